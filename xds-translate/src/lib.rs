@@ -1,1 +1,18 @@
+#![doc = include_str!("../README.md")]
+#![warn(missing_docs, clippy::missing_errors_doc, clippy::missing_panics_doc)]
 
+mod objects;
+mod resolve;
+mod router;
+mod snapshot;
+mod status;
+
+pub use crate::objects::{LoadError, Objects, Violation};
+pub use crate::resolve::{Options, Resolution, resolve};
+pub use crate::router::{RouteFailure, RouteRequest, Routed, Router};
+pub use crate::snapshot::{
+    AuthorizerBackend, Backend, BackendId, BackendKind, CertificateAndKey, ClientCertificates, CorsFilter, Destination, Endpoint,
+    Filters, HeaderFilter, Listener, ListenerTls, PathRewrite, Protocol, Redirect, RouteRule, RuleId, Snapshot, Timeouts,
+    UpstreamTls, WeightedBackend,
+};
+pub use crate::status::{Condition, ConditionStatus, ObjectRef, ObjectStatus};
