@@ -1,0 +1,5 @@
+allowed_repos := [
+  "kubernetes-sigs/kube-agentic-networking"
+]
+repo := input.metadata.filter_metadata.mcp_proxy.params.arguments.repoName
+allow { repo == allowed_repos[_] }
