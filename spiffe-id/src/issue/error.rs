@@ -1,0 +1,172 @@
+use std::fmt;
+
+use crate::{SpiffeId, TrustDomain, x509::CaUriError};
+
+/// Why nothing was issued.
+#[derive(Debug)]
+pub struct IssueError {
+    kind: Kind,
+}
+
+#[derive(Debug)]
+pub(super) enum Kind {
+    // The request.
+    CsrUnreadable,
+    CsrSignature,
+    KeyUnreadable,
+    KeyRefused,
+    DnsName(String),
+    OtherDomain { id: SpiffeId, own: TrustDomain },
+    OutlivesCa(String),
+    Times(&'static str),
+    KeyElsewhere,
+    // The pool.
+    Json(String),
+    Empty,
+    CaId(String),
+    CaTwice(String),
+    Domains(TrustDomain, TrustDomain),
+    Ca(String, CaFault),
+    CaName(String),
+    // The machine.
+    Signing(rcgen::Error),
+    Random(String),
+}
+
+/// What is wrong with one CA of a pool.
+#[derive(Debug)]
+pub(super) enum CaFault {
+    Base64(&'static str),
+    Key,
+    /// Of the root (`None`) or an intermediate (from 1).
+    Certificate(Option<usize>, String),
+    NoCa(Option<usize>),
+    Uri(CaUriError),
+    Name,
+    KeyMismatch,
+    Chain,
+    PathLength,
+    Time,
+}
+
+impl IssueError {
+    /// The request is at fault (its key, names or times), and will be whenever it is made again.
+    pub fn is_bad_request(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::CsrUnreadable
+                | Kind::CsrSignature
+                | Kind::KeyUnreadable
+                | Kind::KeyRefused
+                | Kind::DnsName(_)
+                | Kind::OtherDomain { .. }
+                | Kind::OutlivesCa(_)
+                | Kind::Times(_)
+        )
+    }
+
+    /// The request would end after the CA that signs: ask for less, or rotate the CA.
+    pub fn is_beyond_ca(&self) -> bool {
+        matches!(self.kind, Kind::OutlivesCa(_))
+    }
+}
+
+impl Kind {
+    pub(super) fn signing(error: impl Into<rcgen::Error>) -> Self {
+        Self::Signing(error.into())
+    }
+}
+
+impl From<Kind> for IssueError {
+    fn from(kind: Kind) -> Self {
+        Self { kind }
+    }
+}
+
+impl fmt::Display for IssueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            Kind::CsrUnreadable => f.write_str("the certificate request is no single PKCS#10 request in DER"),
+            Kind::CsrSignature => f.write_str(
+                "the certificate request is not signed with its own key; sign it with the key that it asks for",
+            ),
+            Kind::KeyUnreadable => f.write_str("the public key is no single SubjectPublicKeyInfo in DER"),
+            Kind::KeyRefused => f.write_str(
+                "a public key of this kind gets no certificate; use ECDSA on P-256 or P-384, Ed25519, or RSA of 2048 \
+                 bits or more",
+            ),
+            Kind::DnsName(name) => write!(f, "`{}` is no DNS name", name.escape_debug()),
+            Kind::OtherDomain { id, own } => {
+                write!(f, "`{id}` is not of the trust domain `{own}`, the only one that this CA vouches for")
+            }
+            Kind::OutlivesCa(ca) => write!(
+                f,
+                "the certificate would be valid for longer than its CA `{ca}`; ask for a shorter time, or rotate the CA"
+            ),
+            Kind::Times(reason) => write!(f, "the time of validity cannot be used: {reason}"),
+            Kind::KeyElsewhere => {
+                f.write_str("the private key was not made here; join the chain with the key where it is")
+            }
+            Kind::Json(error) => write!(f, "the CA pool cannot be read: {error}"),
+            Kind::Empty => f.write_str("the CA pool holds no CA; it needs at least one under `cas`"),
+            Kind::CaId(id) => write!(
+                f,
+                "`{}` cannot name a CA; use 1 to 64 of A-Z, a-z, 0-9, `.`, `-` and `_`",
+                id.escape_debug()
+            ),
+            Kind::CaTwice(id) => write!(f, "the CA pool has `{}` more than once", id.escape_debug()),
+            Kind::Domains(one, other) => write!(
+                f,
+                "the CA pool has roots of the trust domains `{one}` and `{other}`; keep a pool for each"
+            ),
+            Kind::Ca(id, fault) => write!(f, "the CA `{}` cannot be used: {fault}", id.escape_debug()),
+            Kind::CaName(id) => write!(
+                f,
+                "the CA `{}` cannot be used: its subject is encoded in a way that cannot be written again; make the CA \
+                 with a plain common name",
+                id.escape_debug()
+            ),
+            Kind::Signing(error) => write!(f, "signing failed: {error}"),
+            Kind::Random(error) => write!(f, "no random number was to be had: {error}"),
+        }
+    }
+}
+
+impl fmt::Display for CaFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let certificate = |number: Option<usize>| match number {
+            None => "its root".to_owned(),
+            Some(number) => format!("its intermediate {number}"),
+        };
+        match self {
+            Self::Base64(field) => write!(f, "`{field}` is not base64"),
+            Self::Key => f.write_str("`signingKeyPKCS8` is no PKCS#8 key of a known kind"),
+            Self::Certificate(number, error) => write!(f, "{}: {error}", certificate(*number)),
+            Self::NoCa(number) => write!(
+                f,
+                "{} is no CA certificate (basicConstraints CA, keyUsage keyCertSign)",
+                certificate(*number)
+            ),
+            Self::Uri(error) => write!(f, "its root: {error}"),
+            Self::Name => f.write_str(
+                "the signing certificate's subject has several attributes in one part or one attribute \
+                 twice; make the CA with a plain common name",
+            ),
+            Self::KeyMismatch => f.write_str(
+                "`signingKeyPKCS8` is not the key of its root, nor, where there are intermediates, of one of them",
+            ),
+            Self::Chain => f.write_str("its intermediates do not lead, all of them, from the signing key to the root"),
+            Self::PathLength => f.write_str("a certificate's path length does not allow the chain below it"),
+            Self::Time => f.write_str("a certificate's end lies before 1970"),
+        }
+    }
+}
+
+impl std::error::Error for IssueError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.kind {
+            Kind::Signing(error) => Some(error),
+            _ => None,
+        }
+    }
+}
