@@ -346,7 +346,14 @@ fn public_keys_by_kind() {
         assert!(error.is_bad_request(), "{name}: {error}");
     }
     let key = public_key("p256");
-    for bad in [Vec::new(), vec![0x30, 0], [key.clone(), vec![0]].concat(), key[..key.len() - 1].to_vec()] {
+    // The same point in hybrid form, and with a bit of it declared unused: each is read as another key by some.
+    let point = key.len() - 65;
+    let (mut hybrid, mut unused) = (key.clone(), key.clone());
+    hybrid[point] = 6 | (key[key.len() - 1] & 1);
+    unused[point - 1] = 1;
+    *unused.last_mut().unwrap() &= 0xfe;
+    let (trailing, short) = ([key.clone(), vec![0]].concat(), key[..key.len() - 1].to_vec());
+    for bad in [Vec::new(), vec![0x30, 0], trailing, short, hybrid, unused] {
         let error = pool.issue_for_public_key(&bad, &day(&agent())).unwrap_err();
         assert!(error.is_bad_request(), "{error}");
     }
@@ -537,7 +544,18 @@ fn a_subject_that_cannot_be_written_again_is_refused() {
         }
     }
     read(&[ca_file("1", &key, &root, &[])]).unwrap();
-    refuses_pool(&[ca_file("1", &key, &twice, &[])], "one attribute twice");
+    refuses_pool(&[ca_file("1", &key, &twice, &[])], "cannot be written again as it is");
+
+    // A text in constructed form (UTF8String, 0x2c) is read, and would be written as 0x0c.
+    let name = [&[6, 3, 0x55, 4, 3, 0x0c, 4][..], b"name"].concat();
+    let mut constructed = root.clone();
+    for place in 0..root.len() - name.len() {
+        if root[place..].starts_with(&name) {
+            constructed[place + 5] = 0x2c;
+        }
+    }
+    assert_ne!(constructed, root);
+    refuses_pool(&[ca_file("1", &key, &constructed, &[])], "cannot be written again as it is");
 }
 
 #[test]

@@ -27,7 +27,6 @@ pub(super) enum Kind {
     CaTwice(String),
     Domains(TrustDomain, TrustDomain),
     Ca(String, CaFault),
-    CaName(String),
     // The machine.
     Signing(rcgen::Error),
     Random(String),
@@ -120,12 +119,6 @@ impl fmt::Display for IssueError {
                 "the CA pool has roots of the trust domains `{one}` and `{other}`; keep a pool for each"
             ),
             Kind::Ca(id, fault) => write!(f, "the CA `{}` cannot be used: {fault}", id.escape_debug()),
-            Kind::CaName(id) => write!(
-                f,
-                "the CA `{}` cannot be used: its subject is encoded in a way that cannot be written again; make the CA \
-                 with a plain common name",
-                id.escape_debug()
-            ),
             Kind::Signing(error) => write!(f, "signing failed: {error}"),
             Kind::Random(error) => write!(f, "no random number was to be had: {error}"),
         }
@@ -149,8 +142,8 @@ impl fmt::Display for CaFault {
             ),
             Self::Uri(error) => write!(f, "its root: {error}"),
             Self::Name => f.write_str(
-                "the signing certificate's subject has several attributes in one part or one attribute \
-                 twice; make the CA with a plain common name",
+                "the signing certificate's subject cannot be written again as it is (one attribute twice, or an unusual \
+                 encoding); make the CA with a plain common name",
             ),
             Self::KeyMismatch => f.write_str(
                 "`signingKeyPKCS8` is not the key of its root, nor, where there are intermediates, of one of them",

@@ -2,7 +2,7 @@
 use std::time::{Duration, SystemTime};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use rcgen::{Issuer, KeyPair, PublicKeyData};
+use rcgen::{CertificateParams, Issuer, KeyPair, PublicKeyData};
 use rustls_pki_types::CertificateDer;
 use serde::Deserialize;
 use serde_json::json;
@@ -103,10 +103,7 @@ impl Ca {
         let path = path_to_root(&key.subject_public_key_info(), &parsed, &parsed_root)?;
 
         let signing = path.first().and_then(|at| parsed.get(*at)).unwrap_or(&parsed_root);
-        if !has_plain_subject(signing) {
-            return Err(CaFault::Name);
-        }
-        let subject = signing.x509.subject().as_raw().to_vec();
+        let subject = signing.x509.subject().as_raw();
         let end = path
             .iter()
             .filter_map(|at| parsed.get(*at))
@@ -120,7 +117,10 @@ impl Ca {
             path.iter().filter_map(|at| intermediates.get(*at)).cloned().collect();
         let signing_der = chain.first().unwrap_or(&root);
         let issuer = Issuer::from_ca_cert_der(signing_der, key).map_err(|_error| CaFault::Name)?;
-        Ok(Self { id, issuer, chain, subject, trust_domain, not_after: end, root, intermediates })
+        if !names_itself(&issuer, subject) {
+            return Err(CaFault::Name);
+        }
+        Ok(Self { id, issuer, chain, trust_domain, not_after: end, root, intermediates })
     }
 }
 
@@ -173,20 +173,11 @@ fn has_signed(parent: &Certificate<'_>, child: &Certificate<'_>) -> bool {
         && child.x509.verify_signature(Some(parent.x509.public_key())).is_ok()
 }
 
-/// Whether rcgen can write the subject again as it is: it keeps one attribute of each type, one to a part. None at
-/// all is fine: roots made by the Go implementation have no subject.
-fn has_plain_subject(certificate: &Certificate<'_>) -> bool {
-    let subject = certificate.x509.subject();
-    let mut types = Vec::new();
-    for part in subject.iter() {
-        let mut attributes = part.iter();
-        let (Some(attribute), None) = (attributes.next(), attributes.next()) else {
-            return false;
-        };
-        if types.contains(&attribute.attr_type()) {
-            return false;
-        }
-        types.push(attribute.attr_type());
-    }
-    true
+/// Whether what this issuer signs will name it as its own certificate does, byte for byte, as verifiers want it:
+/// rcgen keeps one attribute of each type and encodes names anew. No attribute at all is fine: roots made by the Go
+/// implementation have no subject.
+fn names_itself(issuer: &Issuer<'static, KeyPair>, subject: &[u8]) -> bool {
+    CertificateParams::default().signed_by(issuer.key(), issuer).is_ok_and(|trial| {
+        Certificate::parse(trial.der()).is_ok_and(|trial| trial.x509.issuer().as_raw() == subject)
+    })
 }
