@@ -7,6 +7,7 @@ mod message;
 mod method;
 mod parse;
 mod reply;
+mod scan;
 mod sse;
 
 pub use crate::filter::{FilterError, filter_tools_list};

@@ -111,7 +111,8 @@ impl<'a> Message<'a> {
     pub fn method(&self) -> &str {
         &self.method
     }
-    /// The method, if this crate knows it (exact match).
+    /// The method, if this crate knows it (exact match). `None` for a `notifications/*` method that came with
+    /// an id: that is a request of no known method.
     pub fn known_method(&self) -> Option<Method> {
         self.known
     }
@@ -131,11 +132,14 @@ impl<'a> Message<'a> {
     pub fn meta_protocol_version(&self) -> Option<&str> {
         self.meta_version.as_deref()
     }
-    /// The deepest nesting inside `params`; the message object itself is depth 1.
+    /// The deepest nesting inside `params`; the message object itself is depth 1 (and the answer where there
+    /// are no `params`), `params` depth 2; arrays count as objects do.
     pub fn params_depth(&self) -> usize {
         self.max_depth
     }
-    /// Whether `params` hold an integer whose magnitude is over 2^53 (external authorizers read doubles).
+    /// Whether `params` hold an integer whose magnitude is over 2^53 (external authorizers read doubles). Any
+    /// spelling counts (`1e16`, `9007199254740993.0`): the double nearest to the token is over 2^53, or is 2^53
+    /// and the token is not exactly `9007199254740992`.
     pub fn params_have_big_integer(&self) -> bool {
         self.has_big_integer
     }
@@ -143,10 +147,38 @@ impl<'a> Message<'a> {
     /// completion/complete, logging/setLevel, notifications/* without an id, tasks/get|result|update|cancel,
     /// subscriptions/listen that names no resource and no task, and client responses).
     pub fn is_base_protocol(&self) -> bool {
-        todo!()
+        match self.kind {
+            // A notification's method begins with `notifications/`: the reader admits no other.
+            Kind::Response | Kind::Notification => true,
+            Kind::Request => match self.known {
+                Some(
+                    Method::Initialize
+                    | Method::ServerDiscover
+                    | Method::Ping
+                    | Method::ToolsList
+                    | Method::CompletionComplete
+                    | Method::LoggingSetLevel
+                    | Method::TasksGet
+                    | Method::TasksResult
+                    | Method::TasksUpdate
+                    | Method::TasksCancel,
+                ) => true,
+                Some(Method::SubscriptionsListen) => match &self.target {
+                    Target::Subscriptions { resources, tasks } => resources.is_empty() && tasks.is_empty(),
+                    _ => false,
+                },
+                _ => false,
+            },
+        }
     }
     /// Whether this is tasks/get|result|update|cancel, or a subscriptions/listen that names tasks.
     pub fn is_task(&self) -> bool {
-        todo!()
+        match self.known {
+            Some(Method::TasksGet | Method::TasksResult | Method::TasksUpdate | Method::TasksCancel) => true,
+            Some(Method::SubscriptionsListen) => {
+                matches!(&self.target, Target::Subscriptions { tasks, .. } if !tasks.is_empty())
+            }
+            _ => false,
+        }
     }
 }
