@@ -1,4 +1,7 @@
 //! What is asked.
+mod request;
+pub(crate) use request::{MCP_METADATA, PARTIAL_BODY};
+
 use std::{net::SocketAddr, time::SystemTime};
 
 use bytes::Bytes;

@@ -3,10 +3,12 @@
 
 mod check;
 mod client;
+mod headers;
+mod json;
 mod server;
 mod verdict;
 
 pub use crate::check::{Check, Peer};
 pub use crate::client::{Client, Protocol, Settings};
-pub use crate::server::{Authorizer, CheckedRequest, authorizer_service};
+pub use crate::server::{Authorizer, AuthorizerServer, CheckedRequest, authorizer_service};
 pub use crate::verdict::{Allowed, Denied, HeaderChange, Unreachable, Verdict};

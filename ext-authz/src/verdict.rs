@@ -1,4 +1,6 @@
 //! What an authorizer answered.
+pub(crate) mod answer;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
