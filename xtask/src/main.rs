@@ -1,4 +1,5 @@
 //! Developer commands: `cargo xtask --help`.
+mod bench;
 mod command;
 mod fuzz;
 mod lint;
@@ -23,6 +24,14 @@ enum Task {
     FuzzSmoke(fuzz::Smoke),
     /// One fuzz target for as long as you like
     Fuzz(fuzz::One),
+    /// The gateway beside a bare hyper proxy: CPU per request and latency, in the same run
+    BenchProxy(bench::BenchProxy),
+    /// A part of a measurement that is a process of its own
+    #[command(hide = true)]
+    BenchPart {
+        #[command(subcommand)]
+        part: bench::Part,
+    },
 }
 
 fn main() -> ExitCode {
@@ -30,6 +39,8 @@ fn main() -> ExitCode {
         Task::Lint => lint::run_all(),
         Task::FuzzSmoke(smoke) => fuzz::smoke(&smoke),
         Task::Fuzz(one) => fuzz::one(&one),
+        Task::BenchProxy(bench) => bench::bench_proxy(&bench),
+        Task::BenchPart { part } => bench::part(&part),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
