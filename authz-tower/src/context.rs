@@ -58,7 +58,8 @@ pub trait Ask: Send + Sync + std::fmt::Debug {
 pub trait Recheck: Send + Sync + std::fmt::Debug {
     /// Ticks when policies or routes changed.
     fn changes(&self) -> watch::Receiver<u64>;
-    /// The context of this request now. `recheck` and `observer` of it are not used.
+    /// The context of this request now. `recheck` and `observer` of it are not used. `parts` are those of the request
+    /// as received, without extensions.
     fn context(&self, parts: &http::request::Parts) -> Option<Context>;
 }
 
