@@ -161,8 +161,9 @@ fn judge(
     context: &Context,
     subject: &Subject<'_>,
 ) -> Result<ext_authz::Allowed, Box<Refused>> {
-    let ours =
-        |word, detail| Refused { word: Some(word), detail, response: subject.denial(&context.options) };
+    let ours = |word, detail| {
+        Box::new(Refused { word: Some(word), detail, response: subject.denial(&context.options) })
+    };
     match verdict {
         Verdict::Allowed(allowed) => Ok(allowed),
         Verdict::Denied(denied) if denied.is_plain_forbidden() => Err(ours("denied", denied.reason)),
