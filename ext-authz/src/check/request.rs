@@ -189,3 +189,6 @@ fn to_id(token: &str) -> Value {
     };
     Value { kind: Some(kind.unwrap_or_else(|| Kind::StringValue(token.to_owned()))) }
 }
+
+#[cfg(test)]
+mod tests;
