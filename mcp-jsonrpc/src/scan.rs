@@ -61,6 +61,8 @@ pub(crate) struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
     max_depth: usize,
+    /// In the last string.
+    escapes: usize,
     /// The deepest nesting met since last set.
     pub(crate) deepest: usize,
     /// Whether an integer beyond 2^53 was met since last set.
@@ -77,7 +79,15 @@ impl<'a> Scanner<'a> {
         if bytes.starts_with(b"\xef\xbb\xbf") {
             return Err(ParseError::new(Reason::ByteOrderMark, 0));
         }
-        Ok(Self { text, bytes, at: 0, max_depth: max_depth.min(DEEPEST), deepest: 0, big_integer: false })
+        Ok(Self {
+            text,
+            bytes,
+            at: 0,
+            max_depth: max_depth.min(DEEPEST),
+            escapes: 0,
+            deepest: 0,
+            big_integer: false,
+        })
     }
 
     /// Offset of the next byte.
@@ -143,7 +153,7 @@ impl<'a> Scanner<'a> {
     /// Reads one value of any kind.
     pub(crate) fn skip(&mut self, depth: usize) -> Result<(), ParseError> {
         match self.peek() {
-            Some(b'"') => self.string().map(drop),
+            Some(b'"') => self.skip_string(),
             Some(b'{') => self.object(depth, &mut Skip),
             Some(b'[') => {
                 let depth = self.enter(depth)?;
@@ -251,19 +261,25 @@ impl<'a> Scanner<'a> {
     /// Reads a string, the scanner at its opening quote.
     #[inline]
     pub(crate) fn string(&mut self) -> Result<Text<'a>, ParseError> {
+        let start = self.at + 1;
+        self.skip_string()?;
+        Ok(Text { raw: self.text.get(start..self.at - 1).unwrap_or_default(), escapes: self.escapes })
+    }
+
+    /// Reads a string; `escapes` says how many escapes it holds.
+    #[inline]
+    fn skip_string(&mut self) -> Result<(), ParseError> {
         self.at += 1;
-        let start = self.at;
-        let mut escaped = false;
+        self.escapes = 0;
         loop {
             self.at += text::plain_prefix(self.bytes.get(self.at..).unwrap_or_default());
             match self.peek() {
                 Some(b'"') => {
-                    let raw = self.since(start);
                     self.at += 1;
-                    return Ok(Text { raw, escaped });
+                    return Ok(());
                 }
                 Some(b'\\') => {
-                    escaped = true;
+                    self.escapes += 1;
                     self.escape()?;
                 }
                 Some(_) => return Err(ParseError::new(Reason::ControlCharacter, self.at)),

@@ -5,20 +5,21 @@ use std::borrow::Cow;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Text<'a> {
     pub(super) raw: &'a str,
-    pub(super) escaped: bool,
+    /// How many escapes it holds.
+    pub(super) escapes: usize,
 }
 
 impl<'a> Text<'a> {
     /// The text if it holds no escape (then it is its own decoding).
     #[inline]
     pub(crate) fn unescaped(self) -> Option<&'a str> {
-        if self.escaped { None } else { Some(self.raw) }
+        if self.escapes == 0 { Some(self.raw) } else { None }
     }
 
     /// The decoded text; allocates only if there are escapes.
     #[inline]
     pub(crate) fn decode(self) -> Cow<'a, str> {
-        if self.escaped { Cow::Owned(decode(self.raw)) } else { Cow::Borrowed(self.raw) }
+        if self.escapes == 0 { Cow::Borrowed(self.raw) } else { Cow::Owned(decode(self.raw)) }
     }
 }
 
@@ -145,7 +146,7 @@ mod tests {
 
     #[test]
     fn texts_decode() {
-        let text = Text { raw: r#"a\"\\\/\b\f\n\r\t\u0041\ud83d\ude00é\u00e9"#, escaped: true };
+        let text = Text { raw: r#"a\"\\\/\b\f\n\r\t\u0041\ud83d\ude00é\u00e9"#, escapes: 13 };
         assert_eq!(text.decode(), "a\"\\/\u{8}\u{c}\n\r\tA😀éé");
     }
 }

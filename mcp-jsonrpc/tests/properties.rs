@@ -1,0 +1,313 @@
+//! The reader against serde_json: what is admitted reads the same there, and what serde_json finds strict is admitted.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
+use std::collections::HashSet;
+use std::fmt;
+
+use mcp_jsonrpc::{Body, Event, EventReader, Json, Kind, Limits, MirroredHeaders, Target, parse, parse_json};
+use proptest::prelude::*;
+use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// JSON in which no object has a key twice, as serde_json reads it; with its nesting.
+struct Strict {
+    depth: usize,
+}
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct StrictVisitor;
+        impl<'de> Visitor<'de> for StrictVisitor {
+            type Value = Strict;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("strict JSON")
+            }
+            fn visit_bool<E>(self, _: bool) -> Result<Strict, E> {
+                Ok(Strict { depth: 0 })
+            }
+            fn visit_i64<E>(self, _: i64) -> Result<Strict, E> {
+                Ok(Strict { depth: 0 })
+            }
+            fn visit_u64<E>(self, _: u64) -> Result<Strict, E> {
+                Ok(Strict { depth: 0 })
+            }
+            fn visit_f64<E>(self, _: f64) -> Result<Strict, E> {
+                Ok(Strict { depth: 0 })
+            }
+            fn visit_str<E>(self, _: &str) -> Result<Strict, E> {
+                Ok(Strict { depth: 0 })
+            }
+            fn visit_unit<E>(self) -> Result<Strict, E> {
+                Ok(Strict { depth: 0 })
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Strict, A::Error> {
+                let mut depth = 0;
+                while let Some(element) = seq.next_element::<Strict>()? {
+                    depth = depth.max(element.depth);
+                }
+                Ok(Strict { depth: depth + 1 })
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Strict, A::Error> {
+                let (mut keys, mut depth) = (HashSet::new(), 0);
+                while let Some((key, value)) = map.next_entry::<String, Strict>()? {
+                    if !keys.insert(key) {
+                        return Err(de::Error::custom("duplicate"));
+                    }
+                    depth = depth.max(value.depth);
+                }
+                Ok(Strict { depth: depth + 1 })
+            }
+        }
+        deserializer.deserialize_any(StrictVisitor)
+    }
+}
+
+/// The members that decide, as serde_json reads them.
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    method: Option<String>,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    params: Option<serde_json::Value>,
+}
+
+fn agrees_with_serde_json(body: &[u8]) -> Result<(), TestCaseError> {
+    let Ok(read) = parse(body, &Limits::default()) else { return Ok(()) };
+    let raw: Vec<&RawValue> = match &read {
+        Body::One(_) => vec![serde_json::from_slice(body).unwrap()],
+        Body::Batch(_) => serde_json::from_slice(body).unwrap(),
+    };
+    prop_assert_eq!(raw.len(), read.messages().len());
+    for (message, raw) in read.messages().iter().zip(raw) {
+        let envelope: Envelope<'_> = serde_json::from_str(raw.get()).unwrap();
+        prop_assert_eq!(message.method(), envelope.method.unwrap_or_default());
+        prop_assert_eq!(message.id().map(mcp_jsonrpc::Id::token), envelope.id.map(RawValue::get));
+        let params = envelope.params.unwrap_or_default();
+        match message.target() {
+            Target::Name(name) => prop_assert_eq!(params["name"].as_str(), Some(&**name)),
+            Target::Uri(uri) => prop_assert_eq!(params["uri"].as_str(), Some(&**uri)),
+            Target::TaskId(id) => prop_assert_eq!(params["taskId"].as_str(), Some(&**id)),
+            Target::RefPrompt(name) => prop_assert_eq!(params["ref"]["name"].as_str(), Some(&**name)),
+            Target::RefResource(uri) => prop_assert_eq!(params["ref"]["uri"].as_str(), Some(&**uri)),
+            _ => {}
+        }
+        if let Some(raw) = message.params() {
+            prop_assert_eq!(serde_json::from_str::<serde_json::Value>(raw).unwrap(), params.clone());
+        }
+        if let Some(raw) = message.arguments() {
+            let arguments: serde_json::Value = serde_json::from_str(raw).unwrap();
+            prop_assert_eq!(&arguments, &params["arguments"]);
+        }
+        prop_assert_eq!(message.kind() == Kind::Notification, message.id().is_none());
+    }
+    Ok(())
+}
+
+/// Bytes that, put together at random, often make JSON and often nearly do.
+fn soup() -> impl Strategy<Value = String> {
+    let tokens = vec![
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        "\"a\"",
+        "\"\\u0061\"",
+        "\"b\"",
+        "\"\"",
+        "1",
+        "-0",
+        "1.5e3",
+        "1e400",
+        "01",
+        "-",
+        "true",
+        "null",
+        "nul",
+        " ",
+        "\n",
+        "\"\\ud83d\\ude00\"",
+        "\"😀\"",
+        "\"\\ud800\"",
+        "\"\\",
+        "\"",
+        "\u{feff}",
+        "\"a\":",
+        "\"b\":1,",
+        "{}",
+        "[]",
+        "{\"a\":1}",
+        ",\"a\":",
+        "{\"a\":",
+    ];
+    prop::collection::vec(prop::sample::select(tokens), 0..14).prop_map(|tokens| tokens.concat())
+}
+
+/// JSON values, written with random escapes and spaces.
+fn json() -> impl Strategy<Value = String> {
+    let text = prop::collection::vec(
+        prop::sample::select(vec![
+            "a",
+            "b",
+            "\\u0061",
+            "\\n",
+            "é",
+            "\\u00e9",
+            "\\ud83d\\ude00",
+            "\\\"",
+            "0123456789",
+            "jsonrpc",
+        ]),
+        0..4,
+    )
+    .prop_map(|parts| format!("\"{}\"", parts.concat()));
+    let leaf = prop_oneof![
+        text.clone(),
+        any::<i64>().prop_map(|n| n.to_string()),
+        any::<f64>().prop_filter("finite", |n| n.is_finite()).prop_map(|n| format!("{n:e}")),
+        prop::sample::select(vec!["true", "false", "null", "0", "-0.0", "{}", "[]"]).prop_map(str::to_owned),
+    ];
+    leaf.prop_recursive(5, 64, 20, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(|v| format!("[{}]", v.join(" , "))),
+            prop::collection::vec((text.clone(), inner), 0..20).prop_map(|members| {
+                let members: Vec<String> = members.into_iter().map(|(k, v)| format!("{k}:{v}")).collect();
+                format!("{{{}}}", members.join(","))
+            }),
+        ]
+    })
+}
+
+/// Messages that are well formed or miss it by one member.
+fn message() -> impl Strategy<Value = String> {
+    let members = vec![
+        r#""jsonrpc":"2.0""#,
+        r#""jsonrpc":"2.0""#,
+        r#""id":1"#,
+        r#""id":"\u0041""#,
+        r#""id":1e2"#,
+        r#""method":"tools/call""#,
+        r#""method":"tools\/call""#,
+        r#""method":"resources/read""#,
+        r#""method":"notifications/x""#,
+        r#""m\u0065thod":"tasks/get""#,
+        r#""method":"completion/complete""#,
+        r#""params":{"name":"x","uri":"u","taskId":"t","ref":{"type":"ref/prompt","name":"p","uri":"u"}}"#,
+        r#""params":{"n\u0061me":"\u0078","arguments":{"a":[1,{"b":2.50}]},"_meta":{}}"#,
+        r#""params":{"uri":"u","ref":{"type":"ref/resource","uri":"u"}}"#,
+        r#""params":[]"#,
+        r#""result":{}"#,
+        r#""error":{"code":1}"#,
+        r#""Method":"ping""#,
+        r#""x":{"method":"ping"}"#,
+    ];
+    prop::sample::subsequence(members, 3..7)
+        .prop_shuffle()
+        .prop_map(|members| format!("{{{}}}", members.join(",")))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+
+    #[test]
+    fn strict_json_is_what_serde_json_reads_without_duplicates(text in prop_oneof![soup(), json()]) {
+        let expected = serde_json::from_str::<Strict>(&text).is_ok_and(|read| read.depth <= 63);
+        let got = match parse_json(text.as_bytes(), &Limits::default()) {
+            Ok(_) => true,
+            Err(error) => error.code() == -32600,
+        };
+        prop_assert_eq!(got, expected, "{}", text);
+    }
+
+    #[test]
+    fn admitted_messages_read_the_same_in_serde_json(
+        text in prop_oneof![
+            message(),
+            prop::collection::vec(message(), 1..4).prop_map(|messages| format!("[{}]", messages.join(","))),
+        ],
+        at in any::<prop::sample::Index>(),
+        byte in prop::sample::select(b"{}[]\",:\\u0019.e- x\x00\x80\xff".to_vec()),
+        what in 0..4,
+    ) {
+        agrees_with_serde_json(text.as_bytes())?;
+        let mut bytes = text.into_bytes();
+        let at = at.index(bytes.len());
+        match what {
+            0 => bytes[at] = byte,
+            1 => { bytes.remove(at); }
+            2 => bytes.insert(at, byte),
+            _ => bytes.truncate(at),
+        }
+        agrees_with_serde_json(&bytes)?;
+    }
+
+    #[test]
+    fn services_and_backends_read_messages_alike(text in message()) {
+        // Each of these has `jsonrpc`, `method` or `params`, or is no message.
+        match (parse(text.as_bytes(), &Limits::default()), parse_json(text.as_bytes(), &Limits::default())) {
+            (Ok(body), Ok(Json::Mcp(same))) => prop_assert_eq!(body, same),
+            (Err(error), Err(same)) => prop_assert_eq!(error, same),
+            (Err(_), Ok(Json::Other)) => {
+                let read: serde_json::Value = serde_json::from_str(&text).unwrap();
+                let keys = read.as_object().unwrap();
+                prop_assert!(!["jsonrpc", "method", "params", "Method"].iter().any(|key| keys.contains_key(*key)));
+            }
+            (one, other) => prop_assert!(false, "{:?} {:?}", one, other),
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_anything_panic(
+        bytes in prop::collection::vec(any::<u8>(), 0..200),
+        lines in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 0..3),
+    ) {
+        let lines: Vec<&[u8]> = lines.iter().map(Vec::as_slice).collect();
+        let headers = MirroredHeaders { protocol_version: &[b"2026-07-28"], method: &lines, name: &lines };
+        if let Ok(body) = parse(&bytes, &Limits::default()) {
+            let _checked = headers.check(&body);
+        }
+        let _filtered = mcp_jsonrpc::filter_tools_list(&bytes, &mut |_| true);
+    }
+
+    #[test]
+    fn streams_read_the_same_at_any_split(
+        parts in prop::collection::vec(
+            prop::sample::select(vec!["data", "data:", "id", ": ", "a", "\n", "\r", "\r\n", "\n\n", "\u{feff}", "é"]), 0..40),
+        splits in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+    ) {
+        fn read(chunks: &[&[u8]]) -> (Vec<Event>, Vec<u8>) {
+            let (mut reader, mut events) = (EventReader::new(1 << 16), Vec::new());
+            for chunk in chunks {
+                reader.push(chunk);
+                while let Some(event) = reader.next_event().unwrap() {
+                    events.push(event);
+                }
+            }
+            reader.end();
+            while let Some(event) = reader.next_event().unwrap() {
+                events.push(event);
+            }
+            (events, reader.finish())
+        }
+        let stream = parts.concat().into_bytes();
+        let mut at: Vec<usize> = splits.iter().map(|split| split.index(stream.len() + 1)).collect();
+        at.extend([0, stream.len()]);
+        at.sort_unstable();
+        let chunks: Vec<&[u8]> = at.windows(2).map(|pair| &stream[pair[0]..pair[1]]).collect();
+        let whole = read(&[&stream]);
+        prop_assert_eq!(&read(&chunks), &whole);
+        let (events, left) = whole;
+        let mut all: Vec<u8> = events.iter().flat_map(|event| event.raw.clone()).collect();
+        all.extend(left);
+        prop_assert_eq!(all, stream);
+    }
+}
