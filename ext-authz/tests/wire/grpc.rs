@@ -1,7 +1,16 @@
-use std::{convert::Infallible, future::pending, net::SocketAddr, time::Duration};
+use std::{
+    convert::Infallible,
+    future::pending,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
+use envoy_types::pb::{envoy::service::auth::v3::CheckResponse, google::rpc::Status};
 use ext_authz::{
     Allowed, Authorizer, CheckedRequest, Denied, HeaderChange, Protocol, Settings, Unreachable, Verdict,
     authorizer_service,
@@ -9,11 +18,14 @@ use ext_authz::{
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Frame, Incoming};
-use hyper::service::Service as _;
-use hyper_util::service::TowerToHyperService;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    service::TowerToHyperService,
+};
 use proptest::prelude::*;
 use prost::Message;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, sync::Notify, task::JoinSet};
 
 use crate::peers::{
     Body, Seen, Server, ask, ask_about, assert_allowed, assert_failed, assert_nonsense, assert_timed_out,
@@ -116,8 +128,11 @@ async fn what_cannot_be_judged_is_not_asked() {
     let (server, questions) = serve(listen().await);
     let client = client(grpc(), &[server.address]);
     let call = crate::peers::CALL.replace(r#""a/b""#, r#""a/b","n":9007199254740993"#);
-    let verdict = ask_about(&client, &HeaderMap::new(), &call).await;
-    assert!(matches!(verdict, Verdict::Unreachable(Unreachable::Unjudgeable(_))), "{verdict:?}");
+    let deep = crate::peers::CALL.replace(r#""a/b""#, &format!("{}{}", "[".repeat(30), "]".repeat(30)));
+    for call in [call, deep] {
+        let verdict = ask_about(&client, &HeaderMap::new(), &call).await;
+        assert!(matches!(verdict, Verdict::Unreachable(Unreachable::Unjudgeable(_))), "{verdict:?}");
+    }
     assert!(questions.is_nothing());
     assert_eq!(server.connections(), 0);
 }
@@ -215,6 +230,37 @@ async fn killed_while_asked() {
     calls.join_all().await.iter().for_each(assert_failed);
 }
 
+/// A connection on which the last answer was well, and which breaks under the next question, is replaced.
+#[tokio::test]
+async fn a_used_connection_breaks() {
+    let listener = listen().await;
+    let server = Server::on(listener, |stream| async move {
+        let broken = Arc::new(Notify::new());
+        let (breaks, asked) = (Arc::clone(&broken), Arc::new(AtomicUsize::new(0)));
+        let service = service_fn(move |_: Request<Incoming>| {
+            let is_first = asked.fetch_add(1, Ordering::SeqCst) == 0;
+            let breaks = Arc::clone(&breaks);
+            async move {
+                if !is_first {
+                    breaks.notify_one();
+                    pending::<()>().await;
+                }
+                Ok::<_, Infallible>(answer(200, "application/grpc", frame(YES), Some("0")))
+            }
+        });
+        let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        tokio::select! {
+            _ = http.serve_connection(TokioIo::new(stream), service) => {}
+            () = broken.notified() => {}
+        }
+    });
+    let client = client(grpc(), &[server.address]);
+    for expected in 1..5 {
+        assert_allowed(&ask(&client).await);
+        assert_eq!(server.connections(), expected);
+    }
+}
+
 fn hasty(endpoint: SocketAddr) -> ext_authz::Client {
     ext_authz::Client::new(Settings { timeout: Duration::from_millis(150), ..settings(grpc(), &[endpoint]) })
 }
@@ -308,9 +354,10 @@ async fn answers_that_are_not_a_clear_yes() {
     assert_nonsense(&answered_with(200, "text/html", "<html>".into(), None).await);
     assert_nonsense(&answered_with(200, GRPC, frame(b""), Some("0")).await);
     assert_nonsense(&answered_with(200, GRPC, frame(b"\xff\xff"), Some("0")).await);
-    let mut long = YES.to_vec();
-    long.resize(2 << 20, 0);
-    assert_nonsense(&answered_with(200, GRPC, frame(&long), Some("0")).await);
+    // A yes, but a long one.
+    let status = Status { code: 0, message: "x".repeat(2 << 20), details: Vec::new() };
+    let long = CheckResponse { status: Some(status), ..CheckResponse::default() };
+    assert_nonsense(&answered_with(200, GRPC, frame(&long.encode_to_vec()), Some("0")).await);
     // A frame that claims more than there is; one that claims to be compressed.
     let mut cut = frame(YES).to_vec();
     cut[4] = 200;
@@ -337,10 +384,9 @@ async fn peers_that_do_not_speak_http_2() {
     }
     // HTTP/1 only, as most web servers.
     let server = Server::on(listen().await, |stream| async move {
-        let service =
-            hyper::service::service_fn(|_| async { Ok::<_, Infallible>(Response::new(body("yes"))) });
+        let service = service_fn(|_| async { Ok::<_, Infallible>(Response::new(body("yes"))) });
         let http = hyper::server::conn::http1::Builder::new();
-        drop(http.serve_connection(hyper_util::rt::TokioIo::new(stream), service).await);
+        drop(http.serve_connection(TokioIo::new(stream), service).await);
     });
     assert_failed(&ask(&client(grpc(), &[server.address])).await);
 }

@@ -16,7 +16,7 @@ use crate::peers::{
 fn http() -> Protocol {
     Protocol::Http {
         path: "/auth".to_owned(),
-        allowed_headers: ["x-team", "te", "x-forwarded-client-cert", "content-length"]
+        allowed_headers: ["x-team", "te", "x-forwarded-client-cert", "content-length", "expect"]
             .map(ToOwned::to_owned)
             .to_vec(),
         allowed_response_headers: ["x-user", "x-many", "host", "mcp-session-id", "content-length", "x-hop"]
@@ -58,6 +58,7 @@ async fn the_request() {
         ("x-team", "blue"),
         ("x-other", "1"),
         ("te", "trailers"),
+        ("expect", "100-continue"),
         ("x-forwarded-client-cert", "URI=spiffe://cluster.local/ns/evil/sa/evil"),
         ("host", "other.example"),
     ] {
@@ -277,6 +278,10 @@ async fn requests_that_cannot_be_carried() {
     let path = "/a b\u{7f}".to_owned();
     let protocol = Protocol::Http { path, allowed_headers: Vec::new(), allowed_response_headers: Vec::new() };
     let verdict = ask(&client(protocol, &[server.address])).await;
+    assert!(matches!(verdict, Verdict::Unreachable(Unreachable::Unjudgeable(_))), "{verdict:?}");
+    // Nor can this one be judged, although an HTTP authorizer without a body would not even look at it.
+    let big = crate::peers::CALL.replace(r#""a/b""#, "9007199254740993");
+    let verdict = ask_about(&client(http(), &[server.address]), &HeaderMap::new(), &big).await;
     assert!(matches!(verdict, Verdict::Unreachable(Unreachable::Unjudgeable(_))), "{verdict:?}");
     assert!(seen.is_nothing());
 }
