@@ -1,4 +1,5 @@
 //! Conditions, as the controller would write them; without timestamps (the writer keeps those).
+use policy_model::NamespacedName;
 
 /// Which object, or which part of its status.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,7 +28,7 @@ pub enum ConditionStatus {
 /// One condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
-    /// `Accepted`, `ResolvedRefs`, `Programmed`, `Enforced`, `Conflicted`.
+    /// `Accepted`, `ResolvedRefs`, `Programmed`, `Enforced`, `Conflicted`, `PartiallyInvalid`, `InsecureFrontendValidationMode`.
     pub r#type: String,
     /// Status.
     pub status: ConditionStatus,
@@ -42,7 +43,7 @@ pub struct Condition {
 pub struct ObjectStatus {
     /// The object.
     pub object: ObjectRef,
-    /// `""` for the object itself; `listener NAME`; `parent Gateway ns/name[/section]`; `ancestor Kind ns/name`.
+    /// `""` for the object itself; `listener NAME`; `parent Gateway ns/name[/section][:port]`; `ancestor Kind ns/name[/section]`.
     pub scope: String,
     /// metadata.generation
     pub observed_generation: Option<i64>,
@@ -50,11 +51,65 @@ pub struct ObjectStatus {
     pub conditions: Vec<Condition>,
     /// For listeners: attachedRoutes.
     pub attached_routes: Option<u32>,
+    /// For listeners: the kinds of `supportedKinds` (of group `gateway.networking.k8s.io`).
+    pub supported_kinds: Vec<String>,
 }
 
 impl ObjectStatus {
-    /// Whether every condition is as a healthy object's (Accepted, ResolvedRefs, Enforced… True; Conflicted False).
+    pub(crate) fn new(
+        object: ObjectRef,
+        scope: impl Into<String>,
+        observed_generation: Option<i64>,
+        conditions: Vec<Condition>,
+    ) -> Self {
+        let scope = scope.into();
+        Self {
+            object,
+            scope,
+            observed_generation,
+            conditions,
+            attached_routes: None,
+            supported_kinds: Vec::new(),
+        }
+    }
+
+    /// Whether every condition is as a healthy object's (Accepted, ResolvedRefs, Enforced… True; Conflicted and
+    /// PartiallyInvalid False). `InsecureFrontendValidationMode` only informs.
     pub fn is_accepted(&self) -> bool {
-        todo!()
+        self.conditions.iter().all(|condition| match condition.r#type.as_str() {
+            "Conflicted" | "PartiallyInvalid" => condition.status == ConditionStatus::False,
+            "InsecureFrontendValidationMode" => true,
+            _ => condition.status == ConditionStatus::True,
+        })
+    }
+}
+
+impl Condition {
+    pub(crate) fn new(
+        r#type: &str,
+        status: ConditionStatus,
+        reason: &str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { r#type: r#type.to_owned(), status, reason: reason.to_owned(), message: message.into() }
+    }
+
+    pub(crate) fn yes(r#type: &str, reason: &str, message: impl Into<String>) -> Self {
+        Self::new(r#type, ConditionStatus::True, reason, message)
+    }
+
+    pub(crate) fn no(r#type: &str, reason: &str, message: impl Into<String>) -> Self {
+        Self::new(r#type, ConditionStatus::False, reason, message)
+    }
+}
+
+impl ObjectRef {
+    pub(crate) fn new(group: &str, kind: &str, name: &NamespacedName) -> Self {
+        Self {
+            group: group.to_owned(),
+            kind: kind.to_owned(),
+            namespace: name.namespace.clone(),
+            name: name.name.clone(),
+        }
     }
 }
