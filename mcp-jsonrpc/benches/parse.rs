@@ -1,4 +1,5 @@
-//! Nanoseconds per body of `parse`, beside serde_json reading the same bytes in the same run.
+//! Nanoseconds per body of `parse` (300 B, 4 KiB, 1 MB of records, 1 MB of text), beside serde_json reading the same bytes
+//! in the same run.
 //!
 //! `cargo bench -p mcp-jsonrpc`
 use std::hint::black_box;
@@ -52,7 +53,7 @@ fn records(bytes: usize) -> String {
 
 fn main() {
     let small = call(
-        "{\"path\":\"/srv/data/reports/2026/11/summary.md\",\"encoding\":\"utf-8\",\"offset\":0,\"limit\":4096,\
+        "{\"path\":\"/srv/data/reports/2026/11/a-longer-name-for-this-report/summary.md\",\"encoding\":\"utf-8\",\"offset\":0,\"limit\":4096,\
          \"follow\":true,\"options\":{\"trim\":false,\"numbers\":[1,2,3]}}",
     );
     let medium = call(&records(3_900));

@@ -164,7 +164,8 @@ fn read<'a>(body: &'a [u8], limits: &Limits, must_be_mcp: bool) -> Result<Json<'
     scanner.whitespace();
     match scanner.peek() {
         Some(b'{') => {
-            let draft = Draft::read(&mut scanner)?;
+            let mut draft = Draft::default();
+            draft.read(&mut scanner)?;
             scanner.end()?;
             if must_be_mcp || draft.is_mcp() {
                 Ok(Json::Mcp(Body::One(draft.finish()?)))
@@ -195,7 +196,8 @@ fn read_array<'a>(
             fault.get_or_insert((Reason::Message("a batch holds message objects only"), at));
             return scanner.skip(0);
         }
-        let draft = Draft::read(scanner)?;
+        let mut draft = Draft::default();
+        draft.read(scanner)?;
         is_mcp |= draft.is_mcp();
         if drafts.len() < limits.max_batch {
             drafts.push(draft);
@@ -215,6 +217,6 @@ fn read_array<'a>(
         return Err(ParseError::new(Reason::Message("an empty batch, send at least one message"), 0));
     }
     message::ids_differ(&drafts)?;
-    let messages = drafts.into_iter().map(Draft::finish).collect::<Result<_, _>>()?;
+    let messages = drafts.iter_mut().map(Draft::finish).collect::<Result<_, _>>()?;
     Ok(Json::Mcp(Body::Batch(messages)))
 }

@@ -7,7 +7,7 @@ mod text;
 
 pub(crate) use self::text::Text;
 
-use self::keys::Keys;
+use self::keys::{Keys, Open};
 use crate::parse::{ParseError, Reason};
 
 /// The deepest nesting that the scanner follows whatever its caller asks for; it recurses per level.
@@ -61,6 +61,7 @@ pub(crate) struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
     max_depth: usize,
+    keys: Open<'a>,
     /// In the last string.
     escapes: usize,
     /// The deepest nesting met since last set.
@@ -84,6 +85,7 @@ impl<'a> Scanner<'a> {
             bytes,
             at: 0,
             max_depth: max_depth.min(DEEPEST),
+            keys: Open::new(),
             escapes: 0,
             deepest: 0,
             big_integer: false,
@@ -197,14 +199,14 @@ impl<'a> Scanner<'a> {
             self.at += 1;
             return Ok(());
         }
-        let mut keys = Keys::new();
+        let mut keys = Keys::new(&self.keys);
         loop {
             if self.peek() != Some(b'"') {
                 return Err(self.unexpected("a key in double quotes"));
             }
             let key_at = self.at;
             let key = self.string()?;
-            if !keys.insert(key) {
+            if !keys.insert(&mut self.keys, key) {
                 return Err(ParseError::new(Reason::DuplicateKey(key.decode().into()), key_at));
             }
             self.whitespace();
@@ -222,6 +224,7 @@ impl<'a> Scanner<'a> {
                 }
                 Some(b'}') => {
                     self.at += 1;
+                    keys.close(&mut self.keys);
                     return Ok(());
                 }
                 _ => return Err(self.unexpected("`,` or `}`")),

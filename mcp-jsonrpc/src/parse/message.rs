@@ -34,8 +34,9 @@ struct Params<'a> {
     task_id: Option<Value<'a>>,
     /// With the raw text.
     arguments: Option<(Value<'a>, &'a str)>,
-    reference: Option<Reference<'a>>,
-    notifications: Option<Notifications<'a>>,
+    // Boxed since rare: what is always there stays small.
+    reference: Option<Box<Reference<'a>>>,
+    notifications: Option<Box<Notifications<'a>>>,
     meta_version: Option<Text<'a>>,
     fault: Option<ParseError>,
 }
@@ -109,15 +110,14 @@ impl<'a> Visitor<'a> for Draft<'a> {
             "params" => {
                 self.looks_like_mcp = true;
                 if scanner.peek() == Some(b'{') {
-                    let mut params = Params::default();
+                    let params = self.params.insert(Params::default());
                     (scanner.deepest, scanner.big_integer) = (depth, false);
-                    scanner.object(depth, &mut params)?;
+                    scanner.object(depth, params)?;
                     params.raw = scanner.since(start);
                     (params.deepest, params.big_integer) = (scanner.deepest, scanner.big_integer);
                     if let Some(fault) = params.fault.take() {
                         note(&mut self.fault, || fault);
                     }
-                    self.params = Some(params);
                 } else {
                     note(&mut self.fault, || rule("`params` must be an object", start));
                     scanner.skip(depth)?;
@@ -168,14 +168,14 @@ impl<'a> Visitor<'a> for Params<'a> {
                 None
             }
             "ref" if is_object => {
-                let mut reference = Reference::default();
-                scanner.object(depth, &mut reference)?;
-                self.reference.insert(reference).fault.take()
+                let reference = self.reference.insert(Box::default());
+                scanner.object(depth, &mut **reference)?;
+                reference.fault.take()
             }
             "notifications" if is_object => {
-                let mut notifications = Notifications::default();
-                scanner.object(depth, &mut notifications)?;
-                self.notifications.insert(notifications).fault.take()
+                let notifications = self.notifications.insert(Box::default());
+                scanner.object(depth, &mut **notifications)?;
+                notifications.fault.take()
             }
             "_meta" if is_object => {
                 let mut meta = Meta::default();
@@ -267,11 +267,11 @@ impl<'a> Visitor<'a> for Meta<'a> {
 }
 
 impl<'a> Draft<'a> {
-    /// Reads an object, the scanner at its `{`.
-    pub(super) fn read(scanner: &mut Scanner<'a>) -> Result<Self, ParseError> {
-        let mut draft = Self { at: scanner.at(), ..Self::default() };
-        scanner.object(0, &mut draft)?;
-        Ok(draft)
+    /// Reads an object, the scanner at its `{`. In place: a draft is large to be moved about.
+    #[inline]
+    pub(super) fn read(&mut self, scanner: &mut Scanner<'a>) -> Result<(), ParseError> {
+        self.at = scanner.at();
+        scanner.object(0, self)
     }
 
     /// Whether a key is, or could be taken for, `jsonrpc`, `method` or `params`.
@@ -280,9 +280,9 @@ impl<'a> Draft<'a> {
     }
 
     /// Applies the rules for messages.
-    pub(super) fn finish(self) -> Result<Message<'a>, ParseError> {
+    pub(super) fn finish(&mut self) -> Result<Message<'a>, ParseError> {
         let at = self.at;
-        if let Some(fault) = self.fault {
+        if let Some(fault) = self.fault.take() {
             return Err(fault);
         }
         match self.jsonrpc {
@@ -295,7 +295,7 @@ impl<'a> Draft<'a> {
             Some(_) => return Err(rule("`id` must be a string or a number", at)),
         };
         let Some(method) = self.method else {
-            return match (id, self.params, self.result, self.error) {
+            return match (id, &self.params, self.result, self.error) {
                 (None, ..) => Err(rule("a message without `method` is a response and needs an `id`", at)),
                 (_, Some(_), ..) => Err(rule("a response has no `params`", at)),
                 (_, _, true, Some(_)) => Err(rule("a response has `result` or `error`, not both", at)),
@@ -345,7 +345,7 @@ impl<'a> Draft<'a> {
             max_depth: 1,
             has_big_integer: false,
         };
-        if let Some(params) = self.params {
+        if let Some(params) = &self.params {
             if let (Some(Method::ToolsCall | Method::PromptsGet), Some((value, _))) =
                 (known, params.arguments)
                 && !matches!(value, Value::Object(_))
@@ -386,7 +386,7 @@ fn target<'a>(
         )
         .map(Target::TaskId),
         Some(Method::CompletionComplete) => {
-            let Some(reference) = params.and_then(|p| p.reference.as_ref()) else {
+            let Some(reference) = params.and_then(|p| p.reference.as_deref()) else {
                 return Err(rule("`params.ref` must be an object", at));
             };
             let kind = match reference.kind {
@@ -406,7 +406,7 @@ fn target<'a>(
             }
         }
         Some(Method::SubscriptionsListen) => {
-            let Some(notifications) = params.and_then(|p| p.notifications.as_ref()) else {
+            let Some(notifications) = params.and_then(|p| p.notifications.as_deref()) else {
                 return Err(rule("`params.notifications` must be an object", at));
             };
             Ok(Target::Subscriptions {

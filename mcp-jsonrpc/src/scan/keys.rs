@@ -1,4 +1,4 @@
-//! The keys of one object, to find one that comes twice.
+//! The keys of the objects that are being read, to find one that comes twice.
 use std::borrow::Cow;
 use std::collections::HashSet;
 
@@ -6,71 +6,88 @@ use foldhash::quality::RandomState;
 
 use super::Text;
 
-/// Up to this many keys are compared pairwise.
-const INLINE: usize = 16;
+/// Up to this many keys of an object are compared pairwise.
+const FEW: usize = 16;
 
-/// No key's tag: no byte of UTF-8 is 0xff.
-const NO_TAG: u32 = u32::MAX;
-
-/// Few keys in an array; more of them, or escaped ones, in a hash set seeded at random.
+/// Room for the keys of all objects that are open at one time; those of the innermost come last. One allocation
+/// serves a whole body.
 #[derive(Debug)]
-pub(super) struct Keys<'a> {
-    /// Parallel to `few`, so that most comparisons are of a row of integers.
-    tags: [u32; INLINE],
-    few: [&'a str; INLINE],
-    len: usize,
-    many: Option<HashSet<Cow<'a, str>, RandomState>>,
+pub(super) struct Open<'a>(Vec<&'a str>);
+
+impl Open<'_> {
+    pub(super) fn new() -> Self {
+        Self(Vec::with_capacity(2 * FEW))
+    }
 }
 
-/// Differs for most keys that differ: first byte, last byte, length modulo 2^16.
+/// The keys of one object: few of them in the common room; more of them, or escaped ones, in a hash set of its own,
+/// seeded at random.
+#[derive(Debug)]
+pub(super) struct Keys<'a> {
+    /// Where this object's keys begin in the common room.
+    start: usize,
+    /// One bit per class of keys seen: an unset bit says that a key is new without comparing it.
+    classes: u64,
+    many: Option<Box<Set<'a>>>,
+}
+
+/// Boxed, so that an object that needs none pays for one word.
+#[derive(Debug)]
+struct Set<'a>(HashSet<Cow<'a, str>, RandomState>);
+
+/// One of 64 classes, by first byte, last byte and length.
 #[inline]
-fn tag(key: &str) -> u32 {
+fn class(key: &str) -> u64 {
     let bytes = key.as_bytes();
     let first = bytes.first().copied().unwrap_or_default();
     let last = bytes.last().copied().unwrap_or_default();
-    let [low, high, ..] = bytes.len().to_le_bytes();
-    u32::from_le_bytes([first, last, low, high])
+    let [length, ..] = bytes.len().to_le_bytes();
+    let mixed = first.wrapping_mul(5) ^ last.wrapping_mul(11) ^ length.wrapping_mul(7);
+    1 << (mixed % 64)
 }
 
 impl<'a> Keys<'a> {
     #[inline]
-    pub(super) fn new() -> Self {
-        Self { tags: [NO_TAG; INLINE], few: [""; INLINE], len: 0, many: None }
+    pub(super) fn new(open: &Open<'a>) -> Self {
+        Self { start: open.0.len(), classes: 0, many: None }
     }
 
     /// `false` if the key was there already; keys are compared decoded.
     #[inline]
-    pub(super) fn insert(&mut self, key: Text<'a>) -> bool {
+    pub(super) fn insert(&mut self, open: &mut Open<'a>, key: Text<'a>) -> bool {
         let Some(plain) = key.unescaped() else {
-            return self.insert_hashed(key);
+            return self.insert_hashed(open, key);
         };
-        let tag = tag(plain);
-        if self.tags.iter().fold(false, |any, other| any | (*other == tag)) && self.few_has(plain) {
+        let class = class(plain);
+        if self.many.is_some() || open.0.len() - self.start >= FEW {
+            return self.insert_hashed(open, key);
+        }
+        if self.classes & class != 0 && self.few_has(open, plain) {
             return false;
         }
-        // Once there is a hash set, it has all keys of the array too, and the array is full or never filled further.
-        match (&self.many, self.tags.get_mut(self.len), self.few.get_mut(self.len)) {
-            (None, Some(free_tag), Some(free)) => {
-                (*free_tag, *free) = (tag, plain);
-                self.len += 1;
-                true
-            }
-            _ => self.insert_hashed(key),
-        }
+        self.classes |= class;
+        open.0.push(plain);
+        true
     }
 
     #[inline(never)]
-    fn few_has(&self, key: &str) -> bool {
-        self.few.iter().take(self.len).any(|other| *other == key)
+    fn few_has(&self, open: &Open<'a>, key: &str) -> bool {
+        open.0.iter().skip(self.start).any(|other| *other == key)
     }
 
     #[cold]
-    fn insert_hashed(&mut self, key: Text<'a>) -> bool {
+    fn insert_hashed(&mut self, open: &Open<'a>, key: Text<'a>) -> bool {
         let many = self.many.get_or_insert_with(|| {
-            let mut many = HashSet::with_capacity_and_hasher(2 * INLINE, RandomState::default());
-            many.extend(self.few.iter().take(self.len).map(|key| Cow::Borrowed(*key)));
-            many
+            let mut many = HashSet::with_capacity_and_hasher(2 * FEW, RandomState::default());
+            many.extend(open.0.iter().skip(self.start).map(|key| Cow::Borrowed(*key)));
+            Box::new(Set(many))
         });
-        many.insert(key.decode())
+        many.0.insert(key.decode())
+    }
+
+    /// The object is read: makes room.
+    #[inline]
+    pub(super) fn close(self, open: &mut Open<'a>) {
+        open.0.truncate(self.start);
     }
 }

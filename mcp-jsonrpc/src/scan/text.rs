@@ -86,22 +86,36 @@ pub(super) fn plain_prefix(bytes: &[u8]) -> usize {
         }
         count += 8;
         rest = tail;
-        if count % 32 == 0 {
-            let blocks = plain_blocks(rest);
-            count += blocks;
-            rest = rest.get(blocks..).unwrap_or_default();
+        if count == 32 {
+            return count + plain_prefix_of_long(rest);
         }
     }
-    count + rest.iter().take_while(|&&byte| byte >= 0x20 && byte != b'"' && byte != b'\\').count()
+    count + plain_bytes(rest)
 }
 
-/// How many bytes the leading blocks of 32 without any special byte have; compiles to vector instructions.
-fn plain_blocks(bytes: &[u8]) -> usize {
+/// The same for the rest of a long string: blocks of 32 bytes at a time, which compiles to vector instructions.
+#[inline(never)]
+fn plain_prefix_of_long(bytes: &[u8]) -> usize {
     let (blocks, _) = bytes.as_chunks::<32>();
     let plain = |block: &&[u8; 32]| {
         !block.iter().fold(false, |any, &byte| any | (byte < 0x20) | (byte == b'"') | (byte == b'\\'))
     };
-    32 * blocks.iter().take_while(plain).count()
+    let count = 32 * blocks.iter().take_while(plain).count();
+    let mut rest = bytes.get(count..).unwrap_or_default();
+    while let Some((word, tail)) = rest.split_first_chunk::<8>() {
+        let found = specials(u64::from_le_bytes(*word));
+        if found != 0 {
+            let before = bytes.len() - rest.len();
+            return before + (found.trailing_zeros() / 8) as usize;
+        }
+        rest = tail;
+    }
+    bytes.len() - rest.len() + plain_bytes(rest)
+}
+
+#[inline]
+fn plain_bytes(bytes: &[u8]) -> usize {
+    bytes.iter().take_while(|&&byte| byte >= 0x20 && byte != b'"' && byte != b'\\').count()
 }
 
 /// The high bit of each byte that is `"`, `\` or below 0x20; the lowest set bit is exact (bits above it may be
