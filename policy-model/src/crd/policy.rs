@@ -42,7 +42,7 @@ pub struct XAccessPolicySpec {
         merge_strategy = ListMerge::Atomic,
         validation = Rule::new("self.all(x, (x.group in ['agentic.networking.x-k8s.io', 'agentic.prototype.x-k8s.io'] && x.kind == 'XBackend') || (x.group == 'gateway.networking.k8s.io' && x.kind == 'Gateway'))").message("TargetRef must have group agentic.networking.x-k8s.io and kind XBackend, or group gateway.networking.k8s.io and kind Gateway"),
         validation = Rule::new("self.all(ref, ref.kind == self[0].kind)").message("All targetRefs must have the same Kind"),
-        validation = Rule::new("self.all(ref, ref.kind == 'Gateway' || !has(ref.sectionName))").message("sectionName may only be specified for a Gateway")
+        validation = Rule::new("self.all(ref, ref.kind != 'XBackend' || !has(ref.sectionName))").message("sectionName may only be specified for a Gateway")
     )]
     pub target_refs: Vec<TargetRef>,
     /// What happens to a request that a rule matches. Left out, the policy has the v0alpha0 shape and its rules allow.
