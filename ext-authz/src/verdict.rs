@@ -118,7 +118,8 @@ pub enum Unreachable {
     TimedOut,
     /// An answer that cannot be read.
     Nonsense(String),
-    /// The question cannot be put so that the authorizer sees what would be forwarded: integers beyond 2^53 or
-    /// nesting over 32 in `params`.
+    /// The question cannot be put so that the authorizer sees what would be forwarded, and was not asked: integers
+    /// beyond 2^53 or nesting over 32 in `params`, a header that is not UTF-8 (gRPC), or a method, path or host that
+    /// HTTP cannot carry (HTTP).
     Unjudgeable(&'static str),
 }

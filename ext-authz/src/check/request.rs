@@ -99,7 +99,7 @@ impl Check<'_> {
         let is_sent = |name: &&HeaderName| {
             let listed = allowed.is_none_or(|allowed| headers::lists(allowed, name))
                 || (with_body && [header::CONTENT_LENGTH, header::CONTENT_TYPE].contains(name));
-            listed && !headers::is_private(name.as_str()) && !nominated.contains(name)
+            listed && !headers::is_private(name.as_str()) && !nominated.contains(*name)
         };
         self.headers
             .keys()

@@ -223,7 +223,7 @@ async fn to_verdict(
 fn copied(fields: &HeaderMap, allowed: &[String]) -> Vec<HeaderChange> {
     let nominated = headers::nominated_by_connection(fields);
     let is_copied = |name: &&::http::HeaderName| {
-        headers::lists(allowed, name) && !headers::is_protected(name.as_str()) && !nominated.contains(name)
+        headers::lists(allowed, name) && !headers::is_protected(name.as_str()) && !nominated.contains(*name)
     };
     let mut changes = Vec::new();
     for name in fields.keys().filter(is_copied) {

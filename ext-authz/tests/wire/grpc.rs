@@ -6,14 +6,14 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
 use envoy_types::pb::{envoy::service::auth::v3::CheckResponse, google::rpc::Status};
 use ext_authz::{
-    Allowed, Authorizer, CheckedRequest, Denied, HeaderChange, Protocol, Settings, Unreachable, Verdict,
-    authorizer_service,
+    Allowed, Authorizer, CheckedRequest, Client, Denied, HeaderChange, Protocol, Settings, Unreachable,
+    Verdict, authorizer_service,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -29,7 +29,7 @@ use tokio::{net::TcpListener, sync::Notify, task::JoinSet};
 
 use crate::peers::{
     Body, Seen, Server, ask, ask_about, assert_allowed, assert_failed, assert_nonsense, assert_timed_out,
-    body, client, grpc, listen, listen_on, refusing, settings,
+    body, client, grpc, hanging, listen, listen_on, refusing, settings,
 };
 
 /// Allows `a/b`, remembers what it was asked.
@@ -173,12 +173,36 @@ async fn the_next_endpoint_when_one_refuses_or_closes() {
 }
 
 #[tokio::test]
+async fn the_next_endpoint_when_one_hangs() {
+    let (hanging, _listener, _waiting) = hanging().await;
+    let (live, _) = serve(listen().await);
+    let endpoints = [hanging, live.address];
+    let client = Client::new(Settings { timeout: Duration::from_secs(1), ..settings(grpc(), &endpoints) });
+    assert_allowed(&ask(&client).await);
+}
+
+/// An endpoint that failed comes last for a second.
+#[tokio::test]
+async fn what_failed_is_avoided() {
+    let closing = Server::on(listen().await, |stream| async move { drop(stream) });
+    let (live, _) = serve(listen().await);
+    let client = client(grpc(), &[closing.address, live.address]);
+    let start = Instant::now();
+    for _ in 0..10 {
+        assert_allowed(&ask(&client).await);
+    }
+    let connections = closing.connections();
+    // On a machine so slow that the second has passed there is nothing to see.
+    assert!(connections == 1 || start.elapsed() > Duration::from_secs(1), "{connections}");
+}
+
+#[tokio::test]
 async fn nobody_there() {
     assert_failed(&ask(&client(grpc(), &[])).await);
     let (refusing, _bound) = refusing();
     assert_failed(&ask(&client(grpc(), &[refusing, refusing])).await);
     let no_authority = Settings { authority: "a b".to_owned(), ..settings(grpc(), &[refusing]) };
-    assert_failed(&ask(&ext_authz::Client::new(no_authority)).await);
+    assert_failed(&ask(&Client::new(no_authority)).await);
 }
 
 /// Every question while it is down is denied; the first one after it is back is answered.
@@ -261,8 +285,8 @@ async fn a_used_connection_breaks() {
     }
 }
 
-fn hasty(endpoint: SocketAddr) -> ext_authz::Client {
-    ext_authz::Client::new(Settings { timeout: Duration::from_millis(150), ..settings(grpc(), &[endpoint]) })
+fn hasty(endpoint: SocketAddr) -> Client {
+    Client::new(Settings { timeout: Duration::from_millis(150), ..settings(grpc(), &[endpoint]) })
 }
 
 #[tokio::test]

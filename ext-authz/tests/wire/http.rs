@@ -1,4 +1,4 @@
-use std::{future::pending, time::Duration};
+use std::{future::pending, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use ext_authz::{Client, HeaderChange, Protocol, Settings, Unreachable, Verdict};
@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::peers::{
     Seen, Server, ask, ask_about, assert_allowed, assert_failed, assert_nonsense, assert_timed_out, body,
-    client, listen, listen_on, refusing, settings,
+    client, hanging, listen, listen_on, refusing, settings,
 };
 
 fn http() -> Protocol {
@@ -203,6 +203,17 @@ async fn the_next_endpoint_when_one_refuses() {
     }
     assert_failed(&ask(&client(http(), &[refusing])).await);
     assert_failed(&ask(&client(http(), &[])).await);
+}
+
+#[tokio::test]
+async fn the_next_endpoint_when_one_hangs() {
+    let (hanging, _listener, _waiting) = hanging().await;
+    let (live, _) = watching().await;
+    let within = |endpoints: &[SocketAddr]| {
+        Client::new(Settings { timeout: Duration::from_secs(1), ..settings(http(), endpoints) })
+    };
+    assert_allowed(&ask(&within(&[hanging, live.address])).await);
+    assert_timed_out(&ask(&within(&[hanging])).await);
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::{JoinHandle, JoinSet},
+    time::timeout,
 };
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
@@ -132,6 +133,19 @@ pub(crate) async fn listen_on(address: SocketAddr) -> TcpListener {
 pub(crate) fn refusing() -> (SocketAddr, socket::Bound) {
     let bound = socket::Bound::new();
     (bound.address, bound)
+}
+
+/// An address where connecting hangs, as with a peer that is cut off: its backlog is full and nobody accepts.
+pub(crate) async fn hanging() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(stream) = timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
+        waiting.push(stream.unwrap());
+    }
+    (address, listener, waiting)
 }
 
 mod socket {
