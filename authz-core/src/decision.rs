@@ -37,6 +37,8 @@ pub enum Reason {
     BaseProtocol,
     /// A rule or policy delegates it.
     Delegated,
+    /// The level has no Allow rules, and none of its ExternalAuth policies matches: it lets the request pass.
+    NotDelegated,
     /// The level has Allow rules and none matches.
     NoRuleMatches,
     /// A policy that cannot be enforced as written closes the level.
@@ -80,6 +82,10 @@ impl<'e> Decision<'e> {
 
     /// The level that decided: the one that denies, else the one that delegates, else the backend's if it has a policy, else the Gateway's.
     pub fn determining_level(&self) -> &LevelDecision<'e> {
-        todo!()
+        let levels = [&self.gateway, &self.backend];
+        let first = |effect| levels.into_iter().find(|level| level.effect == effect);
+        first(Effect::Deny).or_else(|| first(Effect::Delegate)).unwrap_or({
+            if self.backend.reason == Reason::NoPolicy { &self.gateway } else { &self.backend }
+        })
     }
 }

@@ -1,11 +1,15 @@
 #![doc = include_str!("../README.md")]
 #![warn(missing_docs, clippy::missing_errors_doc, clippy::missing_panics_doc)]
 
+mod act;
+mod cel;
 mod compile;
 mod decision;
 mod engine;
 mod explain;
+mod level;
 mod request;
+mod rule;
 
 pub use crate::compile::{Acceptance, Compiled, Fault, Input, PolicyEntry, PolicyStatus, compile};
 pub use crate::decision::{AuthorizerId, Decision, Determining, Effect, LevelDecision, Reason};

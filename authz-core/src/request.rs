@@ -35,6 +35,13 @@ pub struct Http<'a> {
     pub headers: &'a HeaderMap,
 }
 
+impl<'a> Http<'a> {
+    /// The path as received, without the query.
+    pub fn path(&self) -> &'a str {
+        self.path_and_query.split('?').next().unwrap_or_default()
+    }
+}
+
 /// What kind of backend the route chose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BackendKind {

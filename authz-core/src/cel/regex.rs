@@ -1,0 +1,223 @@
+//! Regular expressions in RE2's syntax, on the `regex` crate. Both match in linear time; where they read the
+//! same text differently, the text is rewritten to mean what RE2 means, or refused.
+use regex::{Regex, RegexBuilder};
+
+/// Bytes that one compiled expression may take.
+const SIZE_LIMIT: usize = 1 << 20;
+
+fn build(pattern: &str) -> Result<Regex, String> {
+    RegexBuilder::new(pattern)
+        .size_limit(SIZE_LIMIT)
+        .dfa_size_limit(SIZE_LIMIT)
+        .nest_limit(50)
+        .build()
+        .map_err(|error| match error {
+            regex::Error::CompiledTooBig(_) => "it is too large; shorten it or its repetitions".to_owned(),
+            // The parser draws the pattern over several lines; its last line says what is wrong.
+            other => {
+                let text = other.to_string();
+                let last = text.lines().last().unwrap_or_default();
+                last.strip_prefix("error: ").unwrap_or(last).to_owned()
+            }
+        })
+}
+
+/// An expression that may match anywhere (CEL's `matches`).
+pub(super) fn unanchored(pattern: &str) -> Result<Regex, String> {
+    build(&from_re2(pattern)?)
+}
+
+/// An expression that must match the whole text.
+pub(crate) fn anchored(pattern: &str) -> Result<Regex, String> {
+    let pattern = from_re2(pattern)?;
+    // On its own first, so that no parenthesis of it can close the group around it.
+    build(&pattern)?;
+    build(&format!(r"\A(?:{pattern})\z"))
+}
+
+/// Rewrites what the `regex` crate reads otherwise: `\d`, `\s`, `\w`, `\b` are ASCII in RE2, and in a class
+/// `[`, `&&`, `--`, `~~` are plain characters.
+fn from_re2(pattern: &str) -> Result<String, String> {
+    let mut out = String::with_capacity(pattern.len() + 16);
+    let mut chars = pattern.chars().peekable();
+    let mut class = Class::Outside;
+    while let Some(c) = chars.next() {
+        let inside = class != Class::Outside;
+        match c {
+            '\\' => {
+                let Some(escaped) = chars.next() else {
+                    return Err("it ends in a backslash".to_owned());
+                };
+                match (escaped, inside) {
+                    ('d', _) => out.push_str("[0-9]"),
+                    ('D', _) => out.push_str("[^0-9]"),
+                    ('s', _) => out.push_str(r"[\t\n\x0C\r ]"),
+                    ('S', _) => out.push_str(r"[^\t\n\x0C\r ]"),
+                    ('w', _) => out.push_str("[0-9A-Za-z_]"),
+                    ('W', _) => out.push_str("[^0-9A-Za-z_]"),
+                    ('b', false) => out.push_str(r"(?-u:\b)"),
+                    ('B', false) => return Err(r"`\B` is not supported".to_owned()),
+                    ('Q' | 'E' | 'C', _) => return Err(format!(r"`\{escaped}` is not supported")),
+                    ('<' | '>' | 'u' | 'U' | 'Z', _) => {
+                        return Err(format!(r"`\{escaped}` is not RE2 syntax"));
+                    }
+                    _ => {
+                        out.push('\\');
+                        out.push(escaped);
+                    }
+                }
+                class = class.after();
+            }
+            '[' if !inside => {
+                out.push('[');
+                if chars.next_if_eq(&'^').is_some() {
+                    out.push('^');
+                }
+                class = Class::First;
+            }
+            '[' if chars.peek() == Some(&':') => {
+                // `[:alpha:]`, which the regex crate reads alike.
+                out.push('[');
+                for c in chars.by_ref() {
+                    out.push(c);
+                    if c == ']' {
+                        break;
+                    }
+                }
+                class = class.after();
+            }
+            ']' if class == Class::First => {
+                out.push_str(r"\]");
+                class = Class::Rest;
+            }
+            ']' if inside => {
+                out.push(']');
+                class = Class::Outside;
+            }
+            '[' | '&' | '~' if inside => {
+                out.push('\\');
+                out.push(c);
+                class = class.after();
+            }
+            '-' if inside && chars.peek() == Some(&'-') => {
+                return Err("`--` in a class is not supported; write `\\-`".to_owned());
+            }
+            '(' if !inside && chars.peek() == Some(&'?') => {
+                out.push('(');
+                flags(&mut chars, &mut out)?;
+            }
+            '{' if !inside && chars.peek() == Some(&',') => {
+                return Err("`{,` is not supported; write `{0,`".to_owned());
+            }
+            other => {
+                out.push(other);
+                class = class.after();
+            }
+        }
+    }
+    Ok(out)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Outside,
+    /// Right after `[` or `[^`, where `]` is a plain character.
+    First,
+    Rest,
+}
+
+impl Class {
+    fn after(self) -> Self {
+        if self == Self::First { Self::Rest } else { self }
+    }
+}
+
+/// Copies `?flags`; RE2 knows i, m, s, U, names, and `:`.
+fn flags(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, out: &mut String) -> Result<(), String> {
+    while let Some(&c) = chars.peek() {
+        match c {
+            '?' | 'i' | 'm' | 's' | 'U' | '-' => {
+                out.push(c);
+                chars.next();
+            }
+            // The end of the flags, or a name (`P<name>`, `<name>`), which is read on as it stands.
+            ':' | ')' | 'P' | '<' => return Ok(()),
+            other => return Err(format!("the flag `{other}` is not RE2 syntax")),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(pattern: &str, text: &str, expected: bool) {
+        assert_eq!(anchored(pattern).unwrap().is_match(text), expected, "`{pattern}` on `{text}`");
+    }
+
+    #[test]
+    fn anchored_at_both_ends() {
+        check("(dev|test)", "dev", true);
+        check("dev|test", "devx", false);
+        check("dev|test", "xtest", false);
+        check("a", "a\n", false);
+        check("(?m)a$", "a\nb", false);
+        check("", "", true);
+        check("", "a", false);
+    }
+
+    #[test]
+    fn perl_classes_are_ascii() {
+        check(r"\d+", "42", true);
+        check(r"\d+", "\u{664}\u{662}", false);
+        check(r"\w+", "a_9", true);
+        check(r"\w+", "\u{e9}", false);
+        check(r"\W", "\u{e9}", true);
+        check(r"\s", "\u{a0}", false);
+        check(r"\S", "\u{a0}", true);
+        check(r"[\w-]+", "a-b", true);
+        check(r"[\w-]+", "\u{e9}", false);
+        check(r"[^\d]", "x", true);
+        check(r"[^\d]", "7", false);
+        check(r"a\b.*", "a\u{e9}", true);
+    }
+
+    #[test]
+    fn classes_are_read_as_in_re2() {
+        check("[a[b]+", "a[b", true);
+        check("[]a]+", "]a", true);
+        check("[^]a]", "]", false);
+        check("[a&&b]+", "a&b", true);
+        check("[a~~b]+", "a~b", true);
+        check("[[:alpha:]_]+", "ab_", true);
+        check("[[:alpha:]_]+", "a1", false);
+        check(r"[\]]", "]", true);
+    }
+
+    #[test]
+    fn refused() {
+        for pattern in [
+            "(",
+            "a)|(?:b",
+            "(?x)a # b",
+            "[",
+            r"a\",
+            "a(?=b)",
+            r"(a)\1",
+            r"\B",
+            r"\Qa\E",
+            "[a--b]",
+            "a{,3}",
+            "(?u)a",
+            "(a{1000}){1000}",
+            "*a",
+            r"\<a",
+        ] {
+            assert!(anchored(pattern).is_err(), "`{pattern}`");
+            let message = anchored(pattern).unwrap_err();
+            assert!(!message.is_empty() && !message.contains('\n'), "`{pattern}`: {message}");
+        }
+    }
+}
