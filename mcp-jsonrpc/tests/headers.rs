@@ -171,6 +171,9 @@ fn every_method_mirrors_its_own_field() {
         check_lines(&[version], &[method], &[], &body, STATELESS);
         check_lines(&[version], &[], &[], &body, DIFFERS);
         check(version, method, "x", &body, DIFFERS);
+        check(version, method, "", &body, DIFFERS);
+        check(version, method, "=?base64?!?=", &body, DIFFERS);
+        check_lines(&[version], &[method], &[b"\xff"], &body, DIFFERS);
     }
     // Not demanded by the specification, but it must not lie.
     let subscribe = modern("resources/subscribe", r#""uri":"u""#);
