@@ -14,7 +14,7 @@ pub struct Options {
     pub limits: Limits,
     /// `--filter-lists`
     pub filter_lists: bool,
-    /// `--allowed-origins`: scheme://host[:port], lower case, or `*`.
+    /// `--allowed-origins`: `scheme://host[:port]`, or `*`; patterns as [`crate::origin_matches`] reads them.
     pub allowed_origins: Vec<String>,
     /// The denial's message. Default `Access to this tool is forbidden.`
     pub denial_message: String,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use tower::{ServiceExt, service_fn};
-use tower_test::{assert_request_eq, mock};
+use tower_test::mock;
 
 use super::support::{TestBody, call, context, delete, get, one_tool, post, send, text};
 
@@ -159,21 +159,5 @@ fn the_future_stays_small_and_can_move_between_threads() {
     let budget = size_of::<Context>() + 2 * size_of::<Request<RequestBody<TestBody>>>() + 256;
     assert!(size_of_val(&future) <= budget, "{} of {budget}", size_of_val(&future));
     assert!(size_of_val(&future) <= 1024, "{}", size_of_val(&future));
-    let _: AuthorizeFuture<_, TestBody> = future;
-}
-
-#[test]
-fn a_request_that_compares() {
-    // `assert_request_eq` of tower-test wants equality; heads have none, so uris stand for them.
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(async {
-        let (service, mut handle) = mock::pair::<http::Uri, Response<TestBody>>();
-        let service = tower::util::MapRequest::new(service, |request: Request<RequestBody<TestBody>>| {
-            request.uri().clone()
-        });
-        let authorized = tokio::spawn(authz_tower::authorize(one_tool(), get("text/event-stream"), service));
-        assert_request_eq!(handle, "/mcp".parse::<http::Uri>().unwrap())
-            .send_response(Response::new(TestBody::empty()));
-        assert_eq!(authorized.await.unwrap().unwrap().status(), 200);
-    });
+    drop::<AuthorizeFuture<_, TestBody>>(future);
 }

@@ -8,29 +8,29 @@ use proptest::prelude::*;
 use super::support::{Authorizers, TestBody, context, external, rule, send, tools, v0, with_options};
 
 fn messages() -> impl Strategy<Value = String> {
-    let id = prop_oneof![Just(r#""id":1,"#), Just(r#""id":"a","#), Just(r#""id":null,"#), Just("")];
+    let id = prop_oneof![8 => any::<u16>().prop_map(|id| format!(r#""id":{id},"#)), 1 => Just(r#""id":null,"#.to_owned()), 1 => Just(String::new())];
     let method = prop_oneof![
-        Just("tools/call"),
-        Just("tools\\/call"),
-        Just("TOOLS/CALL"),
-        Just("tools/list"),
-        Just("prompts/get"),
-        Just("notifications/initialized"),
-        Just("tasks/get"),
-        Just("resources/read"),
-        Just("initialize"),
+        8 => proptest::sample::select(&["tools/call", "tools\\/call"][..]),
+        4 => proptest::sample::select(
+            &[
+                "TOOLS/CALL", "tools/list", "prompts/get", "notifications/initialized", "tasks/get", "resources/read",
+                "initialize",
+            ][..],
+        ),
     ];
     let params = prop_oneof![
-        Just(r#""name":"get-sum""#),
-        Just(r#""name":"get\u002dsum""#),
-        Just(r#""name":"echo""#),
-        Just(r#""name":"get-sum","name":"echo""#),
-        Just(r#""name":"get-sum","Name":"echo""#),
-        Just(r#""name":7"#),
-        Just(r#""taskId":"t""#),
-        Just(r#""uri":"u""#),
-        Just(""),
-        Just(r#""name":"echo","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#),
+        10 => proptest::sample::select(
+            &[r#""name":"get-sum""#, r#""name":"get\u002dsum""#, r#""name":"echo","taskId":"t","uri":"u""#][..],
+        ),
+        3 => proptest::sample::select(
+            &[
+                r#""name":"get-sum","name":"echo""#,
+                r#""name":"get-sum","Name":"echo""#,
+                r#""name":7"#,
+                r#""name":"echo","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#,
+                "",
+            ][..],
+        ),
     ];
     let message = (id, method, params).prop_map(|(id, method, params)| {
         format!(r#"{{"jsonrpc":"2.0",{id}"method":"{method}","params":{{{params}}}}}"#)
@@ -44,25 +44,35 @@ fn messages() -> impl Strategy<Value = String> {
     ]
 }
 
+type Line = (&'static str, &'static str);
+
+/// Mostly as it should be, else none or any of `others`.
 fn header(
     name: &'static str,
-    values: &'static [&'static str],
-) -> impl Strategy<Value = Vec<(&'static str, &'static str)>> {
-    proptest::collection::vec(proptest::sample::select(values).prop_map(move |value| (name, value)), 0..2)
+    usual: &'static [&'static str],
+    others: &'static [&'static str],
+) -> impl Strategy<Value = Vec<Line>> {
+    let with =
+        move |values: &[&'static str]| values.iter().map(|value| (name, *value)).collect::<Vec<Line>>();
+    let other = proptest::sample::select(others);
+    prop_oneof![20 => Just(with(usual)), 1 => Just(Vec::new()), 2 => other.prop_map(move |other| with(&[other]))]
 }
 
 fn requests() -> impl Strategy<Value = (Request<TestBody>, String)> {
-    let method = proptest::sample::select(&["POST", "POST", "POST", "GET", "DELETE", "PUT", "OPTIONS"][..]);
-    let path = proptest::sample::select(&["/mcp", "/mcp", "/mcp?a=b", "/a/../mcp", "/mcp/"][..]);
+    let method = prop_oneof![
+        12 => Just("POST"),
+        2 => proptest::sample::select(&["GET", "DELETE", "PUT", "OPTIONS"][..]),
+    ];
+    let path = prop_oneof![9 => Just("/mcp"), 1 => proptest::sample::select(&["/a/../mcp", "/mcp?a=b"][..])];
     let headers = (
-        header("content-type", &["application/json", "application/json", "text/plain", "application/x+json"]),
-        header("accept", &["text/event-stream", "*/*"]),
-        header("mcp-protocol-version", &["2025-03-26", "2025-11-25", "2026-07-28", "1"]),
-        header("mcp-method", &["tools/call"]),
-        header("mcp-name", &["get-sum", "echo"]),
-        header("mcp-session-id", &["s"]),
-        header("origin", &["https://h", "https://evil.example"]),
-        header("content-encoding", &["identity", "gzip"]),
+        header("content-type", &["application/json"], &["text/plain", "application/x+json"]),
+        header("accept", &["text/event-stream"], &["*/*"]),
+        header("mcp-protocol-version", &[], &["2025-03-26", "2025-11-25", "2026-07-28", "1"]),
+        header("mcp-method", &[], &["tools/call"]),
+        header("mcp-name", &[], &["get-sum", "echo"]),
+        header("mcp-session-id", &["s"], &[""]),
+        header("origin", &[], &["https://h", "https://evil.example"]),
+        header("content-encoding", &[], &["identity", "gzip"]),
     );
     (method, path, headers, messages()).prop_map(|(method, path, headers, body)| {
         let (a, b, c, d, e, f, g, h) = headers;
@@ -77,14 +87,11 @@ fn requests() -> impl Strategy<Value = (Request<TestBody>, String)> {
 }
 
 fn contexts() -> impl Strategy<Value = Context> {
-    let backend = proptest::sample::select(
-        &[
-            BackendKind::XBackendMcp,
-            BackendKind::XBackendMcp,
-            BackendKind::Service,
-            BackendKind::XBackendWellKnown,
-        ][..],
-    );
+    let backend = prop_oneof![
+        8 => Just(BackendKind::XBackendMcp),
+        4 => Just(BackendKind::Service),
+        1 => Just(BackendKind::XBackendWellKnown),
+    ];
     let conditions = proptest::collection::vec(
         prop_oneof![
             Just(tools(&["get-sum"])),
