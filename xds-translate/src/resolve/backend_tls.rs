@@ -276,7 +276,10 @@ impl Outcome {
             match value.as_ref().filter(|value| !value.is_empty()) {
                 Some(value) => list.push(value.clone()),
                 None => {
-                    return refused("Invalid", "a subjectAltNames entry has no value; give it one".to_owned());
+                    return refused(
+                        "Invalid",
+                        "a subjectAltNames entry has no value; give it one".to_owned(),
+                    );
                 }
             }
         }
