@@ -1,0 +1,180 @@
+//! The flags of `run`.
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::{Args, ValueEnum};
+use policy_model::NamespacedName;
+
+use super::{ResolutionArgs, values};
+use crate::cli::{BundleFile, ListenAt, ResolveTo, parse_duration};
+
+/// `run`
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would print it as help")]
+    pub manifests: ManifestArgs,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would print it as help")]
+    pub resolution: ResolutionArgs,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would print it as help")]
+    pub policy: PolicyArgs,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would print it as help")]
+    pub tls: TlsArgs,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would print it as help")]
+    pub upstream: UpstreamArgs,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would print it as help")]
+    pub limits: LimitArgs,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would print it as help")]
+    pub operation: OperationArgs,
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Configuration")]
+pub struct ManifestArgs {
+    /// Files or folders (*.yaml, *.yml, *.json) of manifests; read again when they change. An invalid file never
+    /// replaces a good configuration
+    #[arg(long = "manifests", required = true, num_args = 1.., value_name = "PATH", value_delimiter = ',',
+          env = "AGENTIC_GATEWAY_MANIFESTS")]
+    pub paths: Vec<PathBuf>,
+    /// Serve this Gateway only; all that the manifests hold by default
+    #[arg(long = "gateway", value_name = "NAMESPACE/NAME", value_parser = values::namespaced_name,
+          value_delimiter = ',', env = "AGENTIC_GATEWAY_GATEWAY")]
+    pub gateways: Vec<NamespacedName>,
+    /// The address that listeners bind
+    #[arg(long, default_value = "0.0.0.0", value_name = "IP", env = "AGENTIC_GATEWAY_LISTEN_ADDRESS")]
+    pub listen_address: IpAddr,
+    /// Serve the listeners of a port at another address (port 0: a free one, which is logged)
+    #[arg(long, value_name = "PORT=ADDR:PORT", value_delimiter = ',', env = "AGENTIC_GATEWAY_LISTEN")]
+    pub listen: Vec<ListenAt>,
+}
+
+/// What is let through.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Policies")]
+pub struct PolicyArgs {
+    /// Leave out of `tools/list` results what no policy could let the caller call
+    #[arg(long, env = "AGENTIC_GATEWAY_FILTER_LISTS")]
+    pub filter_lists: bool,
+    /// Origins that are allowed besides the Host's own, `scheme://host[:port]`
+    #[arg(long, value_delimiter = ',', value_name = "ORIGIN", env = "AGENTIC_GATEWAY_ALLOWED_ORIGINS")]
+    pub allowed_origins: Vec<String>,
+    /// How long an external authorizer may take; then the call is denied
+    #[arg(long, default_value = "2s", value_name = "TIME", value_parser = parse_duration,
+          env = "AGENTIC_GATEWAY_AUTHORIZER_TIMEOUT")]
+    pub authorizer_timeout: Duration,
+    /// Keys that seal session ids: one a line, 32 bytes in base64 or hex, or one raw key of 32 bytes. The first seals,
+    /// all open. Without it a random key is made, and sessions end with the process
+    #[arg(long, value_name = "FILE", env = "AGENTIC_GATEWAY_SESSION_KEY_FILE")]
+    pub session_key_file: Option<PathBuf>,
+}
+
+/// Identities.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Identity")]
+pub struct TlsArgs {
+    /// Folder with `credential-bundle.pem` and `<trust-domain>.trust-bundle.pem`, watched; by default
+    /// /run/gateway-identity-mtls if that exists
+    #[arg(long, value_name = "DIR", env = "AGENTIC_GATEWAY_IDENTITY_DIR")]
+    pub identity_dir: Option<PathBuf>,
+    /// Roots (PEM) of one more trust domain whose identities are accepted; watched
+    #[arg(long = "trust-bundle", value_name = "DOMAIN=FILE", value_delimiter = ',', env = "AGENTIC_GATEWAY_TRUST_BUNDLE")]
+    pub trust_bundles: Vec<BundleFile>,
+}
+
+/// Backends.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Upstreams")]
+pub struct UpstreamArgs {
+    /// Connect to this address instead of asking DNS; the only way to reach a host name on loopback
+    #[arg(long, value_name = "HOST:PORT:ADDR", value_delimiter = ',', env = "AGENTIC_GATEWAY_RESOLVE")]
+    pub resolve: Vec<ResolveTo>,
+    /// A root certificate (PEM) to trust besides the system's
+    #[arg(long, value_name = "FILE", value_delimiter = ',', env = "AGENTIC_GATEWAY_EXTRA_CA")]
+    pub extra_ca: Vec<PathBuf>,
+    /// How long connecting (DNS and TLS included) may take
+    #[arg(long, default_value = "5s", value_name = "TIME", value_parser = parse_duration,
+          env = "AGENTIC_GATEWAY_CONNECT_TIMEOUT")]
+    pub connect_timeout: Duration,
+    /// How long an unused connection is kept
+    #[arg(long, default_value = "60s", value_name = "TIME", value_parser = parse_duration,
+          env = "AGENTIC_GATEWAY_UPSTREAM_IDLE_TIMEOUT")]
+    pub upstream_idle_timeout: Duration,
+}
+
+/// What one client can take.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Limits")]
+pub struct LimitArgs {
+    /// Largest MCP body, in bytes
+    #[arg(long, default_value_t = 1 << 20, value_name = "BYTES", env = "AGENTIC_GATEWAY_MAX_BODY_BYTES")]
+    pub max_body_bytes: usize,
+    /// Open client connections, all listeners together; more wait to be accepted
+    #[arg(long, default_value_t = 10_000, value_name = "COUNT", env = "AGENTIC_GATEWAY_MAX_CONNECTIONS")]
+    pub max_connections: usize,
+    /// Bytes of a request's head (at least 8192)
+    #[arg(long, default_value_t = 65_536, value_name = "BYTES", env = "AGENTIC_GATEWAY_MAX_HEADER_BYTES",
+          value_parser = clap::value_parser!(u32).range(8192..=1_048_576))]
+    pub max_header_bytes: u32,
+    /// Header lines of a request
+    #[arg(long, default_value_t = 100, value_name = "COUNT", env = "AGENTIC_GATEWAY_MAX_HEADERS")]
+    pub max_headers: usize,
+    /// Requests at a time on one HTTP/2 connection
+    #[arg(long, default_value_t = 128, value_name = "COUNT", env = "AGENTIC_GATEWAY_MAX_STREAMS")]
+    pub max_streams: u32,
+    /// How long a TLS handshake may take
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_duration,
+          env = "AGENTIC_GATEWAY_HANDSHAKE_TIMEOUT")]
+    pub handshake_timeout: Duration,
+    /// How long a request's head may take, and how long an HTTP/1.1 connection may wait for the next one
+    #[arg(long, default_value = "60s", value_name = "TIME", value_parser = parse_duration,
+          env = "AGENTIC_GATEWAY_HEADER_TIMEOUT")]
+    pub header_timeout: Duration,
+    /// How long a client may pause while it sends a body
+    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = parse_duration,
+          env = "AGENTIC_GATEWAY_BODY_TIMEOUT")]
+    pub body_timeout: Duration,
+}
+
+/// Running it.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Operation")]
+pub struct OperationArgs {
+    /// Address of /healthz, /readyz and /metrics (plain HTTP: keep it on loopback)
+    #[arg(long, default_value = "127.0.0.1:15021", value_name = "ADDR:PORT", env = "AGENTIC_GATEWAY_ADMIN_ADDR")]
+    pub admin_addr: SocketAddr,
+    /// How long open requests may take to end on SIGTERM
+    #[arg(long, default_value = "30s", value_name = "TIME", env = "AGENTIC_GATEWAY_DRAIN_TIMEOUT",
+          value_parser = parse_duration)]
+    pub drain_timeout: Duration,
+    /// Worker threads; one per processor by default
+    #[arg(long, value_name = "COUNT", env = "AGENTIC_GATEWAY_WORKERS", value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub workers: Option<u16>,
+    /// How the gateway's own messages (on standard error) look; requests are logged as JSON lines on standard output
+    #[arg(long, default_value = "json", env = "AGENTIC_GATEWAY_LOG_FORMAT")]
+    pub log_format: LogFormat,
+    /// Which of its own messages are logged (tracing's syntax)
+    #[arg(long, default_value = "info", value_name = "FILTER", env = "AGENTIC_GATEWAY_LOG")]
+    pub log: String,
+    /// Do not log requests
+    #[arg(long, env = "AGENTIC_GATEWAY_NO_ACCESS_LOG")]
+    pub no_access_log: bool,
+}
+
+/// How log messages look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}

@@ -1,0 +1,160 @@
+//! From an accepted socket to a served connection.
+use std::{
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use http::HeaderValue;
+use hyper_util::{rt::TokioIo, server::conn::auto};
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::OwnedSemaphorePermit,
+};
+use xds_translate::Protocol;
+
+use super::{Acceptor, Phase, tls};
+use crate::connection::{Connection, ConnectionService};
+
+/// Accepts until it is aborted.
+pub(super) async fn accept(acceptor: Arc<Acceptor>, listener: TcpListener, port: u16) {
+    loop {
+        // The limit makes clients wait in the kernel's queue; it refuses nobody who can wait.
+        let Ok(permit) = Arc::clone(&acceptor.connections).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                tokio::spawn(serve(Arc::clone(&acceptor), stream, peer, port, permit));
+            }
+            Err(error) => {
+                tracing::warn!(port, %error, "cannot accept");
+                // Out of file descriptors, most likely: trying again at once would only burn time.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn serve(
+    acceptor: Arc<Acceptor>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    port: u16,
+    permit: OwnedSemaphorePermit,
+) {
+    let _open = Open::new(acceptor.shared.telemetry.metrics.connections.clone());
+    let alive = acceptor.alive.clone();
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
+    }
+    let https = acceptor
+        .shared
+        .runtime
+        .load()
+        .on_port(port)
+        .and_then(|gateway| gateway.snapshot.listeners.iter().find(|listener| listener.port == port))
+        .map(|listener| listener.protocol == Protocol::Https);
+    match https {
+        // The port was closed since.
+        None => {}
+        Some(true) => Box::pin(tls::serve(&acceptor, stream, peer, port)).await,
+        Some(false) => {
+            let connection = Connection {
+                port,
+                peer,
+                local: stream.local_addr().ok(),
+                tls: false,
+                admitted: None,
+                identity: None,
+                forwarded_for: address_value(peer),
+                used: AtomicBool::new(false),
+            };
+            Box::pin(serve_http(&acceptor, &acceptor.http.any, stream, connection, None)).await;
+        }
+    }
+    drop((alive, permit));
+}
+
+/// Counts one open connection, however it ends.
+struct Open(Gauge);
+
+impl Open {
+    fn new(connections: Gauge) -> Self {
+        connections.inc();
+        Self(connections)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+pub(super) fn address_value(peer: SocketAddr) -> HeaderValue {
+    HeaderValue::try_from(peer.ip().to_canonical().to_string())
+        .unwrap_or_else(|_error| HeaderValue::from_static("unknown"))
+}
+
+/// Serves requests until the client goes, the process drains, or `ends` has passed.
+pub(super) async fn serve_http<IO>(
+    acceptor: &Acceptor,
+    http: &auto::Builder<hyper_util::rt::TokioExecutor>,
+    io: IO,
+    connection: Connection,
+    ends: Option<Duration>,
+) where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let connection = Arc::new(connection);
+    let service =
+        ConnectionService { shared: Arc::clone(&acceptor.shared), connection: Arc::clone(&connection) };
+    let mut serving = pin!(http.serve_connection(TokioIo::new(io), service));
+    let mut phase = acceptor.phase.clone();
+    let mut first_request = pin!(tokio::time::sleep(acceptor.header_timeout));
+    let mut waiting = true;
+    let mut expiry = pin!(tokio::time::sleep(ends.unwrap_or(Duration::from_secs(31_536_000))));
+    let mut told = false;
+    let draining = *phase.borrow_and_update();
+    if draining != Phase::Serving {
+        serving.as_mut().graceful_shutdown();
+        told = true;
+    }
+    loop {
+        tokio::select! {
+            biased;
+            ended = serving.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(peer = %connection.peer, %error, "a client connection failed");
+                }
+                return;
+            }
+            // Neither the preface of HTTP/2 nor the first byte of a request is waited for any longer.
+            () = first_request.as_mut(), if waiting => {
+                waiting = false;
+                if !connection.used.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+            () = expiry.as_mut(), if ends.is_some() => {
+                tracing::info!(peer = %connection.peer, "closed: the client's certificate has expired");
+                return;
+            }
+            changed = phase.changed() => {
+                let now = if changed.is_ok() { *phase.borrow_and_update() } else { Phase::Ended };
+                if now == Phase::Ended {
+                    return;
+                }
+                if now == Phase::Draining && !told {
+                    told = true;
+                    serving.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+}
