@@ -131,6 +131,9 @@ pub(crate) fn explain_level<'r>(level: Option<&'r Level>, case: &'r Case<'r>) ->
                 {
                     return Some((Reason::BaseProtocol, named(row, None)));
                 }
+                if row.applied.policy.allows_everything() {
+                    return Some((Reason::Allowed, named(row, None)));
+                }
                 let matching = row.rules.iter().find(|(_, acts)| {
                     acts.as_ref().and_then(|acts| acts.get(index)).is_some_and(Match::is_yes)
                 });

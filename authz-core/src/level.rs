@@ -52,6 +52,11 @@ impl CompiledPolicy {
         self.delegates_to.is_none()
     }
 
+    /// v1alpha1 `action: Allow` without rules: one rule that matches everything.
+    pub(crate) fn allows_everything(&self) -> bool {
+        self.dialect == Dialect::V1Alpha1 && self.allows() && self.rules.is_empty()
+    }
+
     /// Whether it lets base protocol messages through by itself.
     pub(crate) fn admits_base_protocol(&self) -> bool {
         self.dialect == Dialect::V0Alpha0
@@ -177,6 +182,9 @@ impl Level {
             if policy.admits_base_protocol() && self.is_base_protocol(case, act) {
                 return Some((Reason::BaseProtocol, policy, None));
             }
+            if policy.allows_everything() {
+                return Some((Reason::Allowed, policy, None));
+            }
             let rule = policy.rules.iter().find(|rule| rule.matches(case, act).is_yes())?;
             Some((Reason::Allowed, policy, Some(rule)))
         })
@@ -217,7 +225,8 @@ impl Level {
                     }
                 }
                 State::Enforced if policy.allows() => {
-                    some_rule_could |= matches().any(|(_, m)| could_be_true(&m));
+                    some_rule_could |=
+                        policy.allows_everything() || matches().any(|(_, m)| could_be_true(&m));
                     possible.may_be_delegated |=
                         matches().any(|(rule, m)| rule.is_delegating() && m.is_yes());
                 }
