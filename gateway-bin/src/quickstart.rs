@@ -71,7 +71,7 @@ pub(crate) async fn run(args: &QuickstartArgs) -> anyhow::Result<ExitCode> {
     }
     if args.serve && all_match {
         world.authorizer.replace(world::rego())?;
-        tokio::signal::ctrl_c().await?;
+        world.serve().await?;
     }
     world.stop().await;
     Ok(if all_match { ExitCode::SUCCESS } else { ExitCode::FAILURE })

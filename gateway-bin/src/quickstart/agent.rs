@@ -3,7 +3,7 @@ use std::{fmt, sync::Arc};
 
 use rmcp::{
     RoleClient, ServiceError, ServiceExt,
-    model::{CallToolRequestParams, ClientCapabilities, ClientInfo, ContentBlock, Implementation},
+    model::{CallToolRequestParams, ClientCapabilities, ClientConfig, ContentBlock, Implementation},
     service::RunningService,
     transport::{StreamableHttpClientTransport, streamable_http_client::StreamableHttpClientTransportConfig},
 };
@@ -38,7 +38,7 @@ impl fmt::Display for Answer {
 
 /// One session with one MCP server.
 pub(crate) struct Session {
-    client: RunningService<RoleClient, ClientInfo>,
+    client: RunningService<RoleClient, ClientConfig>,
 }
 
 impl fmt::Debug for Session {
@@ -56,7 +56,7 @@ impl Session {
         let http = reqwest::Client::builder().no_proxy().tls_backend_preconfigured(tls).build()?;
         let config = StreamableHttpClientTransportConfig::with_uri(Arc::<str>::from(url));
         let transport = StreamableHttpClientTransport::with_client(http, config);
-        let info = ClientInfo::new(
+        let info = ClientConfig::new(
             ClientCapabilities::default(),
             Implementation::new("quickstart-agent", env!("CARGO_PKG_VERSION")),
         );

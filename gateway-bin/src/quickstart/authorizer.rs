@@ -113,7 +113,8 @@ mod tests {
     #[track_caller]
     fn check(rego: &str, arguments: serde_json::Value, expected: bool) {
         let authorizer = RegoAuthorizer::new(rego).unwrap();
-        let input = json!({"metadata": {"filter_metadata": {"mcp_proxy": {"params": {"arguments": arguments}}}}});
+        let input =
+            json!({"metadata": {"filter_metadata": {"mcp_proxy": {"params": {"arguments": arguments}}}}});
         assert_eq!(authorizer.allows(&input).unwrap(), expected, "{input}");
     }
 

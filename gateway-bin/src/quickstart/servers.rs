@@ -64,7 +64,7 @@ impl Everything {
     }
 }
 
-#[tool_handler]
+#[tool_handler(router = self.tool_router)]
 impl ServerHandler for Everything {
     fn get_info(&self) -> ServerConfig {
         ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
@@ -100,7 +100,10 @@ impl Wiki {
         Self { tool_router: Self::tool_router() }
     }
 
-    #[tool(name = "read_wiki_structure", description = "Get a list of documentation topics for a GitHub repository")]
+    #[tool(
+        name = "read_wiki_structure",
+        description = "Get a list of documentation topics for a GitHub repository"
+    )]
     fn structure(&self, Parameters(Repo { repo_name }): Parameters<Repo>) -> String {
         format!("Available pages for {repo_name}:\n\n- 1 Overview\n- 2 Architecture\n- 3 Policies")
     }
@@ -116,7 +119,7 @@ impl Wiki {
     }
 }
 
-#[tool_handler]
+#[tool_handler(router = self.tool_router)]
 impl ServerHandler for Wiki {
     fn get_info(&self) -> ServerConfig {
         ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
@@ -140,11 +143,8 @@ where
     F: Fn() -> S + Send + Sync + 'static,
 {
     let config = StreamableHttpServerConfig::default().with_allowed_hosts(hosts);
-    let service = StreamableHttpService::new(
-        move || Ok(server()),
-        Arc::new(LocalSessionManager::default()),
-        config,
-    );
+    let service =
+        StreamableHttpService::new(move || Ok(server()), Arc::new(LocalSessionManager::default()), config);
     let mut connections = JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await?;

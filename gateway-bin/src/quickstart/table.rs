@@ -82,8 +82,7 @@ mod tests {
 
     #[test]
     fn only_the_expected_answer_matches() {
-        let refused =
-            |code, message: &str| Answer::Refused { code, message: message.to_owned() };
+        let refused = |code, message: &str| Answer::Refused { code, message: message.to_owned() };
         check(2, &Answer::Success("The sum of 2 and 3 is 5.".to_owned()), true);
         check(2, &Answer::Success("The sum of 2 and 3 is 6.".to_owned()), false);
         check(2, &refused(403, FORBIDDEN), false);

@@ -23,8 +23,9 @@ use super::{
     table::Row,
 };
 use crate::{
-    Gateway,
-    cli::{Cli, Command, RunArgs},
+    Gateway, Sidecar,
+    cli::{Cli, Command, RunArgs, SidecarArgs},
+    commands::asked_to_end,
     telemetry::AccessLog,
     tls::{ExtraRoots, IdentityFiles, certified_key, provider, sidecar_config},
 };
@@ -143,7 +144,49 @@ impl World {
     pub(crate) async fn filtering(&self) -> anyhow::Result<Filtering<'_>> {
         let (sender, log) = tokio::sync::mpsc::unbounded_channel();
         let args = self.files.run_args(&["--filter-lists"])?;
-        Ok(Filtering { files: &self.files, gateway: Gateway::start(&args, AccessLog::Channel(sender)).await?, log })
+        Ok(Filtering {
+            files: &self.files,
+            gateway: Gateway::start(&args, AccessLog::Channel(sender)).await?,
+            log,
+        })
+    }
+
+    /// Says how to reach everything, and waits for Ctrl-C.
+    ///
+    /// # Errors
+    /// The sidecar does not start, or a part ended.
+    pub(crate) async fn serve(&mut self) -> anyhow::Result<()> {
+        let sidecar = Sidecar::start(&self.files.sidecar_args(self.address)?).await?;
+        let at = sidecar.address();
+        let dir = self.files.dir.path();
+        println!(
+            "\nEverything keeps running until Ctrl-C. Files are in {dir}\n\
+             gateway  https://{gateway} (mTLS)\n\
+             sidecar  http://{at} (plain HTTP on loopback, speaks as {agent})\n\n\
+             A call with curl, over mTLS:\n\n  \
+             curl --cacert {dir}/agent/cluster.local.trust-bundle.pem --cert {dir}/agent/credential-bundle.pem -k \\\n    \
+             https://{gateway}/remote/mcp -H 'content-type: application/json' \\\n    \
+             -H 'accept: application/json, text/event-stream' \\\n    \
+             -d '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{{\"name\":\"ask_question\",\
+             \"arguments\":{{\"repoName\":\"kubernetes/kubernetes\",\"question\":\"?\"}}}}}}'\n\n\
+             (-k, because curl compares DNS names and the gateway has a SPIFFE ID; the sidecar verifies that.)\n\n\
+             For any MCP client, through the sidecar:\n\n  \
+             {{\"mcpServers\": {{\n    \
+             \"local\": {{\"type\": \"http\", \"url\": \"http://{at}/local/mcp\"}},\n    \
+             \"remote\": {{\"type\": \"http\", \"url\": \"http://{at}/remote/mcp\"}}}}}}\n",
+            dir = dir.display(),
+            gateway = self.address,
+            agent = self.files.agent_id,
+        );
+        tokio::select! {
+            ended = asked_to_end() => ended?,
+            part = self.parts.join_next() => match part {
+                Some(part) => part?.context("a server ended")?,
+                None => return Err(anyhow!("the servers ended")),
+            },
+        }
+        sidecar.shutdown().await;
+        Ok(())
     }
 
     /// Stops the gateway, then everything behind it.
@@ -241,6 +284,21 @@ impl Files {
         }
     }
 
+    fn sidecar_args(&self, gateway: SocketAddr) -> anyhow::Result<SidecarArgs> {
+        let words = [
+            "agentic-gateway".to_owned(),
+            "sidecar".to_owned(),
+            format!("--to=https://{gateway}"),
+            format!("--identity-dir={}", self.path("agent").display()),
+            format!("--gateway-id={}", self.gateway_id),
+            "--listen=127.0.0.1:15001".to_owned(),
+        ];
+        match Cli::try_parse_from(words)?.command {
+            Command::Sidecar(args) => Ok(args),
+            _ => Err(anyhow!("not a `sidecar`")),
+        }
+    }
+
     async fn open(&self, gateway: SocketAddr, server: Server) -> anyhow::Result<Session> {
         let url = format!("https://{gateway}/{}/mcp", server.name());
         Session::open(&url, self.agent_tls()?).await.with_context(|| format!("no session at {url}"))
@@ -270,7 +328,12 @@ fn acceptor(svid: &IssuedSvid) -> anyhow::Result<TlsAcceptor> {
 /// The folder is the user's own; the file is nobody else's either.
 fn write_private(path: &Path, text: &str) -> io::Result<()> {
     use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
-    std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?
+        .write_all(text.as_bytes())
 }
 
 /// Reads what has been logged so far; the last line about such a call says why.
@@ -279,7 +342,8 @@ fn why(log: &mut UnboundedReceiver<String>, call: &Call) -> String {
     let mut found = None;
     while let Ok(line) = log.try_recv() {
         let Ok(line) = serde_json::from_str::<serde_json::Value>(&line) else { continue };
-        let field = |name: &str| line.get(name).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
+        let field =
+            |name: &str| line.get(name).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
         if field("mcp_method") == method && (call.tool.is_none() || field("tool") == call.tool_name()) {
             found = Some([field("reason"), field("policy"), field("rule"), field("authorizer")]);
         }
@@ -294,6 +358,6 @@ fn why(log: &mut UnboundedReceiver<String>, call: &Call) -> String {
         ("", "base_protocol") => "base protocol: anyone may list".to_owned(),
         ("", "no_rule_matches") => "no rule of the backend's policies matches".to_owned(),
         ("", reason) => format!("{reason} {policy}{rule}").trim_end().to_owned(),
-        (authorizer, _) => format!("the authorizer {authorizer} it, asked by {policy}{rule}"),
+        (authorizer, _) => format!("authorizer: {authorizer}; {policy}{rule}"),
     }
 }
