@@ -102,17 +102,12 @@ impl Surroundings<'_, '_> {
                     _ => Found::Yes,
                 }
             }
-            TargetKind::XBackend => match (self.backends.has_x_backend(&target.object), &target.section_name)
-            {
-                (false, _) => Found::No(format!(
-                    "XBackend `{}` does not exist; create it or change targetRefs",
-                    target.object
-                )),
-                (true, Some(section)) => {
-                    Found::No(format!("an XBackend has no listeners; remove sectionName `{section}`"))
-                }
-                (true, None) => Found::Yes,
-            },
+            // Sections are a Gateway's; on an XBackend one is no reason to apply to less.
+            TargetKind::XBackend if self.backends.has_x_backend(&target.object) => Found::Yes,
+            TargetKind::XBackend => Found::No(format!(
+                "XBackend `{}` does not exist; create it or change targetRefs",
+                target.object
+            )),
         }
     }
 
