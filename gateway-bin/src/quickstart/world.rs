@@ -44,6 +44,8 @@ const ENDPOINTS: &str = include_str!("../../quickstart/endpoints.yaml");
 const REMOTE_HOST: &str = "mcp.deepwiki.com";
 /// The listener's port in the Gateway.
 const LISTENER: u16 = 10_001;
+/// Where the ADK example looks for the sidecar.
+const SIDECAR: u16 = 15_001;
 const VALID_FOR: Duration = Duration::from_secs(24 * 3_600);
 /// Certificates begin a little in the past, for clocks that differ.
 const BACKDATED: Duration = Duration::from_secs(120);
@@ -156,7 +158,11 @@ impl World {
     /// # Errors
     /// The sidecar does not start, or a part ended.
     pub(crate) async fn serve(&mut self) -> anyhow::Result<()> {
-        let sidecar = Sidecar::start(&self.files.sidecar_args(self.address)?).await?;
+        let sidecar = match Sidecar::start(&self.files.sidecar_args(self.address, SIDECAR)?).await {
+            Ok(sidecar) => sidecar,
+            // Somebody has the usual port.
+            Err(_) => Sidecar::start(&self.files.sidecar_args(self.address, 0)?).await?,
+        };
         let at = sidecar.address();
         let dir = self.files.dir.path();
         println!(
@@ -164,7 +170,7 @@ impl World {
              gateway  https://{gateway} (mTLS)\n\
              sidecar  http://{at} (plain HTTP on loopback, speaks as {agent})\n\n\
              A call with curl, over mTLS:\n\n  \
-             curl --cacert {dir}/agent/cluster.local.trust-bundle.pem --cert {dir}/agent/credential-bundle.pem -k \\\n    \
+             curl -k --cert {dir}/agent/credential-bundle.pem \\\n    \
              https://{gateway}/remote/mcp -H 'content-type: application/json' \\\n    \
              -H 'accept: application/json, text/event-stream' \\\n    \
              -d '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{{\"name\":\"ask_question\",\
@@ -284,14 +290,14 @@ impl Files {
         }
     }
 
-    fn sidecar_args(&self, gateway: SocketAddr) -> anyhow::Result<SidecarArgs> {
+    fn sidecar_args(&self, gateway: SocketAddr, port: u16) -> anyhow::Result<SidecarArgs> {
         let words = [
             "agentic-gateway".to_owned(),
             "sidecar".to_owned(),
             format!("--to=https://{gateway}"),
             format!("--identity-dir={}", self.path("agent").display()),
             format!("--gateway-id={}", self.gateway_id),
-            "--listen=127.0.0.1:15001".to_owned(),
+            format!("--listen=127.0.0.1:{port}"),
         ];
         match Cli::try_parse_from(words)?.command {
             Command::Sidecar(args) => Ok(args),
