@@ -9,6 +9,8 @@ use crate::{BackendKind, Request, Traffic, cel::Arguments};
 /// Most resources that one `subscriptions/listen` may name: each is matched against every rule.
 const MAX_SUBSCRIPTIONS: usize = 256;
 
+type Names<'r> = &'r [Cow<'r, str>];
+
 /// A request while it is decided.
 #[derive(Debug)]
 pub(crate) struct Case<'r> {
@@ -28,23 +30,24 @@ impl<'r> Case<'r> {
     /// How many acts there are: at least one, `None` if they are too many to judge.
     pub(crate) fn acts(&self) -> Option<usize> {
         match self.subscriptions() {
-            Some((_, [], [])) | None => Some(1),
-            Some((_, resources, tasks)) => (resources.len() <= MAX_SUBSCRIPTIONS)
+            Some(([], [])) | None => Some(1),
+            Some((resources, tasks)) => (resources.len() <= MAX_SUBSCRIPTIONS)
                 .then(|| resources.len() + usize::from(!tasks.is_empty())),
         }
     }
 
-    fn subscriptions(&self) -> Option<(&'r Message<'r>, &'r [Cow<'r, str>], &'r [Cow<'r, str>])> {
+    /// The resources and the tasks that a `subscriptions/listen` names.
+    fn subscriptions(&self) -> Option<(Names<'r>, Names<'r>)> {
         let Traffic::Message(message) = self.request.traffic else { return None };
         match message.target() {
-            Target::Subscriptions { resources, tasks } => Some((message, resources, tasks)),
+            Target::Subscriptions { resources, tasks } => Some((resources, tasks)),
             _ => None,
         }
     }
 
     /// One of them.
     pub(crate) fn act(&self, index: usize) -> Act<'r> {
-        if let Some((_, resources, tasks)) = self.subscriptions()
+        if let Some((resources, tasks)) = self.subscriptions()
             && !(resources.is_empty() && tasks.is_empty())
         {
             return match resources.get(index) {

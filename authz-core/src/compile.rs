@@ -32,6 +32,10 @@ pub struct Input {
 
 /// A policy, or what is known of one that cannot be read.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all entries are policies: a box would be one more for each"
+)]
 pub enum PolicyEntry {
     /// A policy that could be read.
     Policy {

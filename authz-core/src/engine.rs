@@ -133,7 +133,7 @@ impl Engine {
         });
         let denied = possible.iter().any(|level| level.denied);
         let unguarded = possible.iter().all(|level| !level.has_allow_rules && !level.may_be_delegated);
-        !denied && !(unguarded && self.default_action == DefaultAction::Deny)
+        !(denied || unguarded && self.default_action == DefaultAction::Deny)
     }
 
     /// The authorizer of that id.

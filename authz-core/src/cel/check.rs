@@ -1,5 +1,5 @@
 //! What the types of an expression show before it is ever evaluated.
-use super::eval::{Arithmetic, Variable};
+use super::node::{Arithmetic, Variable};
 
 /// A type as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

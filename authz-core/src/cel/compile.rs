@@ -6,8 +6,9 @@ use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValu
 use super::{
     MAX_SOURCE_BYTES,
     check::{Type, arithmetic, comparable},
-    eval::{Arithmetic, Comparison, Facts, Macro, Node, Variable, evaluate},
+    eval::{Facts, evaluate},
     functions::{Function, NAMES, Style, signature, time_field},
+    node::{Arithmetic, Comparison, Macro, Node, Variable},
     regex::unanchored,
     time::parse_offset,
     value::{EvalError, Text, Value},

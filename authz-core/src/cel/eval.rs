@@ -1,13 +1,13 @@
 //! A bounded evaluation.
-use std::{cell::Cell, cmp::Ordering, sync::Arc};
+use std::{cell::Cell, sync::Arc};
 
-use regex::Regex;
 use spiffe_id::SpiffeId;
 
 use super::{
     MAX_STEPS,
     arguments::LazyArguments,
     functions::Function,
+    node::{Arithmetic, Macro, Node, Variable},
     order::{compare, element, entry, equal, list_len, lookup, map_len},
     value::{EvalError, Text, Value},
 };
@@ -30,117 +30,6 @@ pub(crate) struct Call<'v> {
     /// Nanoseconds since the Unix epoch.
     pub(crate) now: i64,
     pub(crate) arguments: &'v dyn LazyArguments,
-}
-
-/// A variable, found at compile time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Variable {
-    ToolName,
-    McpMethod,
-    Arguments,
-    Path,
-    UrlPath,
-    Method,
-    Host,
-    Headers,
-    Time,
-    Identity,
-    Namespace,
-    ServiceAccount,
-}
-
-/// An operator of two numbers (and of strings, lists, times where CEL has them).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Arithmetic {
-    Add,
-    Subtract,
-    Multiply,
-    Divide,
-    Modulo,
-}
-
-impl Arithmetic {
-    pub(super) fn symbol(self) -> &'static str {
-        match self {
-            Self::Add => "+",
-            Self::Subtract => "-",
-            Self::Multiply => "*",
-            Self::Divide => "/",
-            Self::Modulo => "%",
-        }
-    }
-}
-
-/// `<`, `<=`, `>`, `>=`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Comparison {
-    Less,
-    LessOrEqual,
-    Greater,
-    GreaterOrEqual,
-}
-
-impl Comparison {
-    pub(super) fn symbol(self) -> &'static str {
-        match self {
-            Self::Less => "<",
-            Self::LessOrEqual => "<=",
-            Self::Greater => ">",
-            Self::GreaterOrEqual => ">=",
-        }
-    }
-
-    fn holds(self, order: Ordering) -> bool {
-        match self {
-            Self::Less => order.is_lt(),
-            Self::LessOrEqual => order.is_le(),
-            Self::Greater => order.is_gt(),
-            Self::GreaterOrEqual => order.is_ge(),
-        }
-    }
-}
-
-/// What a macro over a list or map yields.
-#[derive(Debug)]
-pub(super) enum Macro {
-    All(Node),
-    Exists(Node),
-    ExistsOne(Node),
-    /// `map` and `filter`: the elements for which `filter` holds, each turned into `element`.
-    Collect {
-        filter: Option<Node>,
-        element: Node,
-    },
-}
-
-/// A compiled expression. No deeper than [`compile::MAX_DEPTH`](super::compile::MAX_DEPTH).
-#[derive(Debug)]
-pub(super) enum Node {
-    Literal(Value<'static>),
-    Literals(Box<[Value<'static>]>),
-    Variable(Variable),
-    /// `has()` of a variable.
-    Present(Variable),
-    /// The variable of a macro, counted from the innermost.
-    Local(usize),
-    Field(Box<Self>, Box<str>),
-    HasField(Box<Self>, Box<str>),
-    Index(Box<Self>, Box<Self>),
-    List(Box<[Self]>),
-    Map(Box<[(Self, Self)]>),
-    Not(Box<Self>),
-    Negate(Box<Self>),
-    And(Box<Self>, Box<Self>),
-    Or(Box<Self>, Box<Self>),
-    Conditional(Box<Self>, Box<Self>, Box<Self>),
-    Equal(Box<Self>, Box<Self>),
-    NotEqual(Box<Self>, Box<Self>),
-    Compare(Comparison, Box<Self>, Box<Self>),
-    Arithmetic(Arithmetic, Box<Self>, Box<Self>),
-    In(Box<Self>, Box<Self>),
-    Matches(Box<Self>, Regex),
-    Call(Function, Box<[Self]>),
-    Macro(Box<Self>, Box<Macro>),
 }
 
 /// The steps that are left.
@@ -178,7 +67,7 @@ impl Budget {
 /// Variables of macros: a list on the stack.
 struct Scope<'s, 'v> {
     value: Value<'v>,
-    outer: Option<&'s Scope<'s, 'v>>,
+    outer: Option<&'s Self>,
 }
 
 type Outcome<'v> = Result<Value<'v>, EvalError<'v>>;

@@ -223,5 +223,5 @@ fn double_to_u64(n: f64) -> Option<u64> {
         clippy::cast_sign_loss,
         reason = "in range, and the fraction is to go"
     )]
-    (n >= 0.0 && n < LIMIT).then_some(n as u64)
+    (0.0..LIMIT).contains(&n).then_some(n as u64)
 }

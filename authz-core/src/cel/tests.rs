@@ -305,3 +305,18 @@ fn without_the_request_only_the_tool_and_the_source_are_known() {
         assert!(text.contains(expected), "`{source}`: expected {expected}, got {text}");
     }
 }
+
+#[test]
+fn the_deepest_expression_evaluates_on_a_small_stack() {
+    // The stack of a worker thread is 2 MiB; this is half of it, without optimisation.
+    let deepest = [
+        "[1].all(x, ".repeat(88) + "true" + &")".repeat(88),
+        "1+".repeat(124) + "1 > 0",
+        "(true ? ".repeat(88) + "true" + &" : false)".repeat(88),
+    ];
+    for source in deepest {
+        let evaluate = move || check(&source, "true");
+        let thread = std::thread::Builder::new().stack_size(1 << 20).spawn(evaluate).unwrap();
+        thread.join().unwrap();
+    }
+}

@@ -41,8 +41,8 @@ pub(super) enum Value<'v> {
     Str(Text<'v>),
     /// A list literal whose elements are all literals.
     Literals(&'v [Value<'static>]),
-    List(Arc<Vec<Value<'v>>>),
-    Map(Arc<Vec<(Value<'v>, Value<'v>)>>),
+    List(Arc<Vec<Self>>),
+    Map(Arc<Vec<(Self, Self)>>),
     /// An array or object of the tool's arguments.
     Json(&'v Json<'v>),
     /// `request.headers`

@@ -64,7 +64,7 @@ pub(super) fn compile_policy(
     authorizers: &mut Authorizers,
 ) -> (CompiledPolicy, Option<Fault>) {
     let expected = checked_shape(policy)
-        .and_then(|()| policy.rules.iter().map(|rule| conditions(rule)).collect::<Result<Vec<_>, _>>());
+        .and_then(|()| policy.rules.iter().map(conditions).collect::<Result<Vec<_>, _>>());
     let needs_body = policy.dialect == Dialect::V0Alpha0
         || matches!(policy.action, Action::ExternalAuth(_))
         || policy.rules.iter().any(|rule| match &rule.condition {
