@@ -18,7 +18,7 @@ use anyhow::{Context as _, bail, ensure};
 use clap::{Args, Subcommand};
 
 use self::load::{Figures, load};
-use crate::command::{cargo, root, run};
+use crate::command::{cargo, run, target_folder};
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchProxy {
@@ -61,7 +61,7 @@ pub(crate) fn bench_proxy(bench: &BenchProxy) -> anyhow::Result<()> {
         "-p",
         "xtask",
     ]))?;
-    let release = target().join("release");
+    let release = target_folder().join("release");
     let xtask = release.join("xtask");
 
     let (_upstream, upstream) =
@@ -111,10 +111,6 @@ pub(crate) fn bench_proxy(bench: &BenchProxy) -> anyhow::Result<()> {
     }
     println!("\nRSS: bare hyper {} KiB, gateway {} KiB", bare.rss_kib()?, gateway.rss_kib()?);
     Ok(())
-}
-
-fn target() -> std::path::PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into)
 }
 
 /// Starts the gateway on a free port; its request log goes into a pipe that is read and thrown away.

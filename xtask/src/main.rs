@@ -2,6 +2,7 @@
 mod bench;
 mod command;
 mod fuzz;
+mod interop;
 mod lint;
 
 use std::process::ExitCode;
@@ -24,6 +25,14 @@ enum Task {
     FuzzSmoke(fuzz::Smoke),
     /// One fuzz target for as long as you like
     Fuzz(fuzz::One),
+    /// Real MCP servers, clients and agents, and a real authorizer, with the gateway between them
+    Interop(interop::Interop),
+    /// A part of `interop` that is a process of its own
+    #[command(hide = true)]
+    InteropPart {
+        #[command(subcommand)]
+        part: interop::Part,
+    },
     /// The gateway beside a bare hyper proxy: CPU per request and latency, in the same run
     BenchProxy(bench::BenchProxy),
     /// A part of a measurement that is a process of its own
@@ -39,6 +48,8 @@ fn main() -> ExitCode {
         Task::Lint => lint::run_all(),
         Task::FuzzSmoke(smoke) => fuzz::smoke(&smoke),
         Task::Fuzz(one) => fuzz::one(&one),
+        Task::Interop(interop) => interop::interop(&interop),
+        Task::InteropPart { part } => interop::part(&part),
         Task::BenchProxy(bench) => bench::bench_proxy(&bench),
         Task::BenchPart { part } => bench::part(&part),
     };

@@ -1,0 +1,124 @@
+//! Other people's programs, pinned by lock files: installed once into a cache outside of the repository.
+//!
+//! `${XDG_CACHE_HOME:-~/.cache}/agentic-gateway/interop/NAME-HASH`, where HASH is over the lock file and the version of
+//! the interpreter. A folder counts as installed when its marker is there, which is written last.
+use std::{
+    env,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use sha2::{Digest as _, Sha256};
+use tokio::process::Command;
+
+use super::process::{finish, succeed};
+use crate::command::root;
+
+const INSTALL: Duration = Duration::from_secs(420);
+const MARKER: &str = ".complete";
+
+/// Where peers are installed.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    cache: PathBuf,
+}
+
+impl Peers {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let cache = match env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()) {
+            Some(folder) => PathBuf::from(folder),
+            None => PathBuf::from(env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?)
+                .join(".cache"),
+        };
+        Ok(Self { cache: cache.join("agentic-gateway/interop") })
+    }
+
+    /// The `node_modules` of one of the folders in `xtask/peers`.
+    pub(crate) async fn node_modules(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let source = root().join("xtask/peers").join(name);
+        let node = version("node", "Node.js 20 or later").await?;
+        version("npm", "npm (it comes with Node.js)").await?;
+        let lock = source.join("package-lock.json");
+        let folder = self
+            .install(name, &lock, &node, async |folder: &Path| {
+                for file in ["package.json", "package-lock.json"] {
+                    fs::copy(source.join(file), folder.join(file))?;
+                }
+                let mut npm = Command::new("npm");
+                npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(folder);
+                succeed("npm ci", &mut npm, INSTALL).await
+            })
+            .await?;
+        Ok(folder.join("node_modules"))
+    }
+
+    /// A Python environment with what a lock file names; gives its `bin`.
+    pub(crate) async fn python(&self, name: &str, lock: &Path) -> anyhow::Result<PathBuf> {
+        let python = version("python3", "Python 3.10 or later").await?;
+        let folder = self
+            .install(name, lock, &python, async |folder: &Path| {
+                let mut venv = Command::new("python3");
+                venv.args(["-m", "venv"]).arg(folder);
+                succeed("python3 -m venv (Debian: install python3-venv)", &mut venv, INSTALL).await?;
+                let mut pip = Command::new(folder.join("bin/python"));
+                pip.args([
+                    "-m",
+                    "pip",
+                    "install",
+                    "--quiet",
+                    "--disable-pip-version-check",
+                    "--require-hashes",
+                    "-r",
+                ])
+                .arg(lock);
+                succeed("pip install", &mut pip, INSTALL).await
+            })
+            .await?;
+        Ok(folder.join("bin"))
+    }
+
+    async fn install(
+        &self,
+        name: &str,
+        lock: &Path,
+        interpreter: &str,
+        fill: impl AsyncFnOnce(&Path) -> anyhow::Result<()>,
+    ) -> anyhow::Result<PathBuf> {
+        let pinned = fs::read(lock).with_context(|| format!("`{}` cannot be read", lock.display()))?;
+        let mut hash = Sha256::new();
+        hash.update(interpreter.as_bytes());
+        hash.update(&pinned);
+        let hash: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let folder = self.cache.join(format!("{name}-{hash}"));
+        fs::create_dir_all(&self.cache)
+            .with_context(|| format!("`{}` cannot be made", self.cache.display()))?;
+        // Two runs at a time: the second waits for the first and finds it done.
+        let guard = File::create(self.cache.join(format!("{name}-{hash}.lock")))?;
+        let guard = tokio::task::spawn_blocking(move || guard.lock().map(|()| guard)).await??;
+        if !folder.join(MARKER).exists() {
+            eprintln!("installing {name} into `{}`", folder.display());
+            if folder.exists() {
+                fs::remove_dir_all(&folder)
+                    .with_context(|| format!("`{}` cannot be removed", folder.display()))?;
+            }
+            fs::create_dir_all(&folder)?;
+            fill(&folder).await?;
+            File::create(folder.join(MARKER))?.sync_all()?;
+        }
+        drop(guard);
+        Ok(folder)
+    }
+}
+
+/// What a program says its version is; an error that says what to install if there is no such program.
+async fn version(program: &str, what: &str) -> anyhow::Result<String> {
+    let mut command = Command::new(program);
+    command.arg("--version");
+    let output = finish(program, &mut command, Duration::from_secs(20))
+        .await
+        .with_context(|| format!("`{program}` is needed: install {what} and put it on PATH"))?;
+    ensure!(output.status.success(), "`{program} --version` failed: install {what}");
+    Ok(format!("{program} {}", String::from_utf8_lossy(&output.stdout).trim()))
+}

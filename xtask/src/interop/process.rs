@@ -1,0 +1,211 @@
+//! Programs that run beside this one and end with the value that stands for them.
+use std::{
+    collections::VecDeque,
+    process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncRead, BufReader},
+    process::{Child, Command},
+    sync::watch,
+};
+
+const FIRST_LINES: usize = 100;
+const LAST_LINES: usize = 40;
+
+/// A program that keeps running. It is killed, by its id, when this value is dropped.
+#[derive(Debug)]
+pub(crate) struct Process {
+    name: String,
+    child: Child,
+    output: Arc<Output>,
+}
+
+impl Process {
+    /// Starts it; what it prints is read, so that it never waits for us.
+    pub(crate) fn start(name: &str, command: &mut Command) -> anyhow::Result<Self> {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("{name} cannot be started"))?;
+        let output = Arc::new(Output::default());
+        read(child.stdout.take().context("no pipe")?, &output);
+        read(child.stderr.take().context("no pipe")?, &output);
+        Ok(Self { name: name.to_owned(), child, output })
+    }
+
+    /// Waits until the probe succeeds.
+    pub(crate) async fn until_ready(
+        &mut self,
+        within: Duration,
+        mut probe: impl AsyncFnMut() -> bool,
+    ) -> anyhow::Result<()> {
+        let deadline = Instant::now() + within;
+        while !probe().await {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("{} ended early: {status}\n{}", self.name, self.last_lines());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "{} is not ready after {} s\n{}",
+                self.name,
+                within.as_secs(),
+                self.last_lines()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// Waits for a line that begins so; gives its rest. Only the first hundred lines are looked at.
+    pub(crate) async fn line(&mut self, prefix: &str, within: Duration) -> anyhow::Result<String> {
+        let mut changed = self.output.changed.subscribe();
+        let found = tokio::time::timeout(within, async {
+            loop {
+                if let Some(rest) = self.output.find(prefix) {
+                    return Some(rest);
+                }
+                tokio::select! {
+                    changed = changed.changed() => changed.ok()?,
+                    _ = self.child.wait() => return self.output.find(prefix),
+                }
+            }
+        })
+        .await;
+        match found {
+            Ok(Some(rest)) => Ok(rest),
+            _ => bail!("{} did not print `{prefix}`\n{}", self.name, self.last_lines()),
+        }
+    }
+
+    /// Kills it and waits until it is gone.
+    pub(crate) async fn end(mut self) -> anyhow::Result<()> {
+        self.child.kill().await.with_context(|| format!("{} cannot be ended", self.name))
+    }
+
+    /// Stops it, so that it holds its connections and says nothing. It can still be killed.
+    pub(crate) async fn suspend(&self) -> anyhow::Result<()> {
+        let id = self.child.id().with_context(|| format!("{} has ended", self.name))?;
+        succeed(
+            "kill -STOP",
+            Command::new("sh").args(["-c", &format!("kill -STOP {id}")]),
+            Duration::from_secs(5),
+        )
+        .await
+    }
+
+    /// Fails if it ended by itself.
+    pub(crate) fn still_runs(&mut self) -> anyhow::Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("{} ended: {status}\n{}", self.name, self.last_lines()),
+        }
+    }
+
+    /// Resident memory, in KiB.
+    pub(crate) fn rss_kib(&self) -> anyhow::Result<u64> {
+        let id = self.child.id().with_context(|| format!("{} has ended", self.name))?;
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).context("no /proc")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    }
+
+    pub(crate) fn last_lines(&self) -> String {
+        self.output.last_lines()
+    }
+}
+
+/// Runs a program to its end within a time; gives what it printed on standard output, whatever its exit status.
+pub(crate) async fn finish(
+    name: &str,
+    command: &mut Command,
+    within: Duration,
+) -> anyhow::Result<std::process::Output> {
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("{name} cannot be started"))?;
+    tokio::time::timeout(within, child.wait_with_output())
+        .await
+        .with_context(|| format!("{name} is not done after {} s", within.as_secs()))?
+        .with_context(|| format!("{name} cannot be waited for"))
+}
+
+/// As [`finish`], and an error if it fails.
+pub(crate) async fn succeed(name: &str, command: &mut Command, within: Duration) -> anyhow::Result<()> {
+    let output = finish(name, command, within).await?;
+    ensure!(output.status.success(), "{name} failed: {}\n{}", output.status, shown(&output));
+    Ok(())
+}
+
+/// The end of what a program printed.
+pub(crate) fn shown(output: &std::process::Output) -> String {
+    let lines = [&output.stdout, &output.stderr].map(|bytes| {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        let skip = text.lines().count().saturating_sub(LAST_LINES);
+        text.lines().skip(skip).map(|line| format!("    | {line}\n")).collect::<String>()
+    });
+    lines.concat()
+}
+
+/// A port of loopback that was free a moment ago.
+pub(crate) fn free_port() -> anyhow::Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// Whether something accepts connections there.
+pub(crate) async fn accepts(address: std::net::SocketAddr) -> bool {
+    tokio::net::TcpStream::connect(address).await.is_ok()
+}
+
+/// What a process printed: the first lines and the last.
+#[derive(Debug, Default)]
+struct Output {
+    lines: Mutex<(Vec<String>, VecDeque<String>)>,
+    changed: watch::Sender<()>,
+}
+
+impl Output {
+    fn push(&self, line: String) {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let (first, last) = &mut *lines;
+        if first.len() < FIRST_LINES {
+            first.push(line.clone());
+        }
+        if last.len() == LAST_LINES {
+            last.pop_front();
+        }
+        last.push_back(line);
+        drop(lines);
+        self.changed.send_replace(());
+    }
+
+    fn find(&self, prefix: &str) -> Option<String> {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.0.iter().find_map(|line| line.strip_prefix(prefix)).map(str::to_owned)
+    }
+
+    fn last_lines(&self) -> String {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.1.iter().map(|line| format!("    | {line}\n")).collect()
+    }
+}
+
+fn read(pipe: impl AsyncRead + Unpin + Send + 'static, output: &Arc<Output>) {
+    let output = Arc::clone(output);
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(pipe).split(b'\n');
+        while let Ok(Some(line)) = lines.next_segment().await {
+            output.push(String::from_utf8_lossy(&line).into_owned());
+        }
+    });
+}
