@@ -187,6 +187,22 @@ async fn every_message_of_a_batch_is_asked_about() {
 }
 
 #[tokio::test]
+async fn the_first_denial_in_a_batch_ends_the_asking() {
+    let authorizers = Authorizers::answering([denied(403, &[], ""), allowed()]);
+    let both = format!("[{},{}]", call("1", "one"), call("2", "two"));
+    let outcomes = send(delegating(&authorizers), post(both.clone())).await;
+    assert!(outcomes.forwarded.is_none());
+    assert_eq!(authorizers.asked(), [question(0, "one", both.len())]);
+    assert_eq!(
+        outcomes.observed,
+        [
+            "deny|tools/call|one|denied|because|decided",
+            "deny|tools/call|two|-|another message of the batch was denied|decided",
+        ]
+    );
+}
+
+#[tokio::test]
 async fn a_local_denial_in_a_batch_asks_nobody() {
     let authorizers = Authorizers::answering([]);
     let body = format!(

@@ -123,6 +123,7 @@ async fn other_statuses_keep_their_meaning() {
         (with_status(400, answer("application/json", ALL)), SUM),
         (with_status(400, answer("application/json; charset=latin1", ALL)), FAILURE),
         (with_status(204, answer("application/json", TestBody::empty())), ""),
+        (with_status(202, Response::new(TestBody::empty())), ""),
     ] {
         let status = answer.status();
         let outcomes = list(answer).await;
@@ -164,6 +165,11 @@ async fn events_are_filtered_as_they_come() {
     // A list that needs no change keeps its bytes.
     let allowed = format!("data:{SUM}\n\n");
     assert_eq!(step(&allowed), allowed);
+    // A key that is spelt with an escape is the key.
+    let escaped = ALL.replace("\"tools\"", "\"\\u0074ools\"");
+    assert!(!escaped.contains("tools"));
+    let filtered = step(&format!("data: {escaped}\n\n"));
+    assert_eq!(filtered, format!("data: {}\n\n", SUM.replace("\"tools\"", "\"\\u0074ools\"")));
     // What never ended is no event.
     assert_eq!(step("data: {\"tools\""), "");
     drop(sender);

@@ -164,9 +164,9 @@ async fn bodies_over_the_limit() {
     // Announced too long: not a byte is read.
     assert_eq!(refused_in(context(), post(TestBody::announcing(81)), 413, INVALID).await, None);
     let (sender, body) = TestBody::live();
+    drop(sender);
     let request = with(post(body), "content-length", &["81"]);
     assert_eq!(refused_in(context(), request, 413, INVALID).await, None);
-    drop(sender);
     let request = with(sum(), "content-length", &["99999999999999999999999"]);
     assert_eq!(refused_in(context(), request, 413, INVALID).await, None);
 }
