@@ -23,7 +23,12 @@ pub(super) fn documents(text: &str) -> Vec<Document> {
             }
             Err(error) => Err(error.to_string()),
         };
+        // After an error of syntax the reader does not get further: it would repeat the error without end.
+        let is_last = content.is_err();
         documents.push(Document { number: index + 1, content });
+        if is_last {
+            break;
+        }
     }
     documents
 }

@@ -1,0 +1,153 @@
+//! What holds whatever the objects are.
+use proptest::{prelude::*, sample::Index};
+use serde_json::Value;
+use xds_translate::{Objects, Options, Resolution, Router, resolve};
+
+/// The seed's objects and a few that are in conflict with them, as JSON.
+fn objects() -> Vec<Value> {
+    let text =
+        concat!(include_str!("manifests/seed.yaml"), "---\n", include_str!("manifests/conflicts.yaml"));
+    let documents = serde_yaml_ng::Deserializer::from_str(text);
+    documents.map(|document| serde::Deserialize::deserialize(document).unwrap()).collect()
+}
+
+fn resolved(objects: &[Value]) -> (Resolution, Objects) {
+    let mut set = Objects::default();
+    for object in objects {
+        set.insert(object);
+    }
+    (resolve(&set, &Options::default()), set)
+}
+
+/// Everything that can be seen of a resolution but the engine, which shows itself in the policies' statuses.
+fn visible(resolution: &Resolution) -> String {
+    let snapshots: Vec<_> = resolution
+        .gateways
+        .values()
+        .map(|snapshot| {
+            (
+                &snapshot.gateway,
+                &snapshot.listeners,
+                &snapshot.rules,
+                &snapshot.backends,
+                &snapshot.authorizers,
+                snapshot.engine.authorizers(),
+            )
+        })
+        .collect();
+    format!("{snapshots:#?}\n{:#?}\n{:#?}", resolution.statuses, resolution.notes)
+}
+
+/// Changes one value somewhere in an object to another.
+fn mutate(value: &mut Value, path: &[Index], to: &Value) {
+    let Some((first, rest)) = path.split_first() else {
+        *value = to.clone();
+        return;
+    };
+    match value {
+        Value::Object(fields) if !fields.is_empty() => {
+            let key = fields.keys().nth(first.index(fields.len())).unwrap().clone();
+            mutate(&mut fields[&key], rest, to);
+        }
+        Value::Array(items) if !items.is_empty() => {
+            let index = first.index(items.len());
+            mutate(&mut items[index], rest, to);
+        }
+        other => *other = to.clone(),
+    }
+}
+
+fn junk() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        prop_oneof![Just(0), Just(-1), Just(65536), Just(i64::MAX), Just(443), Just(10001)]
+            .prop_map(Value::from),
+        prop_oneof![
+            Just(""),
+            Just("*"),
+            Just("*."),
+            Just("/"),
+            Just("//"),
+            Just("("),
+            Just("HTTPS"),
+            Just("TLS"),
+            Just("quickstart-ns"),
+            Just("local-mcp-backend"),
+            Just("RegularExpression"),
+            Just("ExternalAuth"),
+            Just("v1"),
+            Just("All"),
+            Just("é\u{0}"),
+        ]
+        .prop_map(Value::from),
+        Just(serde_json::json!([])),
+        Just(serde_json::json!({})),
+        Just(serde_json::json!([null, {}, ""])),
+        Just(serde_json::json!({"name": "x", "type": "Exact"})),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_order_of_objects_never_matters(shuffled in Just(objects()).prop_shuffle()) {
+        let (expected, _) = resolved(&objects());
+        let (found, _) = resolved(&shuffled);
+        prop_assert_eq!(visible(&found), visible(&expected));
+    }
+
+    /// Whatever arrives: no panic, every policy keeps a status or a note, and the order still does not matter.
+    #[test]
+    fn mutated_objects(
+        mutations in prop::collection::vec((any::<Index>(), prop::collection::vec(any::<Index>(), 1..8), junk()), 1..6),
+        seed in any::<u64>(),
+    ) {
+        let mut objects = objects();
+        for (object, path, to) in &mutations {
+            let index = object.index(objects.len());
+            mutate(&mut objects[index], path, to);
+        }
+        let (found, set) = resolved(&objects);
+        for snapshot in found.gateways.values() {
+            let router = Router::new(snapshot);
+            let headers = http::HeaderMap::new();
+            for (index, listener) in snapshot.listeners.iter().enumerate() {
+                let request = xds_translate::RouteRequest {
+                    host: listener.hostname.as_deref().unwrap_or("h"), path: "/local/mcp/x", query: None, method: "POST", headers: &headers,
+                };
+                if let Ok(routed) = router.route(listener.port, Some(index), &request) {
+                    prop_assert!(listener.routes.iter().any(|(id, _)| snapshot.rules[id.0 as usize].route == routed.rule.route));
+                }
+            }
+            for rule in &snapshot.rules {
+                for backend in rule.backends.iter().filter_map(|backend| backend.backend.as_ref()) {
+                    prop_assert!(snapshot.backends.contains_key(backend), "{backend:?} is used but not given");
+                }
+            }
+            prop_assert_eq!(snapshot.authorizers.len(), snapshot.engine.authorizers().len());
+        }
+        // Two objects of one name may have come of it; then the last one stands.
+        if set.len() == objects.len() {
+            let middle = usize::try_from(seed % (objects.len() as u64)).unwrap();
+            objects.rotate_left(middle);
+            let (rotated, _) = resolved(&objects);
+            prop_assert_eq!(visible(&rotated), visible(&found));
+        }
+    }
+
+    /// Files: any text is refused or taken, never a panic; what was refused leaves nothing behind.
+    #[test]
+    fn mutated_text(cut in any::<Index>(), insert in "[ -~\\n]{0,12}") {
+        let text = include_str!("manifests/seed.yaml");
+        let at = cut.index(text.len());
+        let text = format!("{}{insert}{}", &text[..at], &text[at..]);
+        let mut objects = Objects::default();
+        if objects.add_yaml("f", &text).is_err() {
+            prop_assert!(objects.is_empty());
+        } else {
+            resolve(&objects, &Options::default());
+        }
+    }
+}
