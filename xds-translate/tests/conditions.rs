@@ -1,4 +1,11 @@
 //! Every condition, by the manifests that lead to it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test that cannot go on should fail there"
+)]
 use std::fmt::Write as _;
 
 use policy_model::NamespacedName;

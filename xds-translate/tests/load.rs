@@ -1,4 +1,11 @@
 //! What files are refused for, and how it is said.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test that cannot go on should fail there"
+)]
 use xds_translate::{Inserted, ObjectRef, Objects};
 
 /// Adds `text` and compares the violations, one per line.

@@ -1,4 +1,11 @@
 //! What holds whatever the objects are.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test that cannot go on should fail there"
+)]
 use proptest::{prelude::*, sample::Index};
 use serde_json::Value;
 use xds_translate::{Objects, Options, Resolution, Router, resolve};

@@ -1,4 +1,11 @@
 //! The quickstart's manifests, from text to the whole snapshot.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test that cannot go on should fail there"
+)]
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use authz_core::Effect;

@@ -8,7 +8,10 @@ use std::{
 use k8s_openapi::api::{core::v1::ServicePort, discovery::v1::EndpointSlice};
 use policy_model::{AgenticGroup, BackendAddress, NamespacedName, XBackend};
 
-use super::{backend_tls::TlsPolicies, tls::RefError};
+use super::{
+    backend_tls::{Closed, TlsPolicies},
+    tls::RefError,
+};
 use crate::{
     Backend, BackendId, BackendKind, Condition, Destination, Endpoint, ObjectRef, ObjectStatus, Objects,
     UpstreamTls,
@@ -118,7 +121,7 @@ impl<'a> Backends<'a> {
 
     fn service_backend(&self, name: &NamespacedName, port: u16) -> Result<Backend, Unusable> {
         let entry = self.service_port(name, port).map_err(Unusable::Reference)?;
-        let tls = self.tls.for_service(name, entry).map_err(|_| Unusable::Tls)?;
+        let tls = self.tls.for_service(name, entry).map_err(|Closed| Unusable::Tls)?;
         let (endpoints, h2c) = self.reachable(name, entry, tls.as_ref()).map_err(Unusable::Reference)?;
         Ok(Backend {
             id: BackendId::Service(name.clone(), port),
@@ -156,7 +159,7 @@ impl<'a> Backends<'a> {
             Some(Err(error)) => return Err(Unusable::Reference(error.clone())),
             Some(Ok(backend)) => *backend,
         };
-        let own_tls = self.tls.for_x_backend(name).map_err(|_| Unusable::Tls)?;
+        let own_tls = self.tls.for_x_backend(name).map_err(|Closed| Unusable::Tls)?;
         let (destination, tls, h2c) = match &backend.address {
             BackendAddress::Hostname(host) => {
                 // Always TLS, always verified.
@@ -173,7 +176,7 @@ impl<'a> Backends<'a> {
                 let port = self.service_port(&service, backend.port).map_err(Unusable::Reference)?;
                 let tls = match own_tls {
                     Some(tls) => Some(tls),
-                    None => self.tls.for_service(&service, port).map_err(|_| Unusable::Tls)?,
+                    None => self.tls.for_service(&service, port).map_err(|Closed| Unusable::Tls)?,
                 };
                 let (endpoints, h2c) =
                     self.reachable(&service, port, tls.as_ref()).map_err(Unusable::Reference)?;

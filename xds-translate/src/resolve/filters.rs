@@ -136,7 +136,7 @@ fn headers(
         let mut pairs: Vec<(HeaderName, HeaderValue)> = Vec::new();
         for (name, value) in list {
             let name = header_name(name)?;
-            let value = HeaderValue::from_str(value).map_err(|_| {
+            let value = HeaderValue::from_str(value).map_err(|_invalid| {
                 format!("the value of header `{name}` holds characters that no header may; remove them")
             })?;
             // Of entries with an equivalent name only the first counts.
@@ -155,7 +155,7 @@ fn headers(
 
 fn header_name(name: &str) -> Result<HeaderName, String> {
     let parsed = HeaderName::from_bytes(name.as_bytes())
-        .map_err(|_| format!("`{name}` is no header name; mend it"))?;
+        .map_err(|_invalid| format!("`{name}` is no header name; mend it"))?;
     let own =
         parsed.as_str().starts_with("mcp-") || matches!(parsed.as_str(), "keep-alive" | "proxy-connection");
     if own || FRAMING.contains(&parsed) {
@@ -218,7 +218,7 @@ pub(super) fn timeouts(limits: Option<&HttpRouteRulesTimeouts>) -> Result<Timeou
     let read = |text: &Option<String>| -> Result<Option<Duration>, String> {
         let Some(text) = text else { return Ok(None) };
         let parsed = gateway_api::Duration::from_str(text)
-            .map_err(|_| format!("timeout `{text}` is no duration; write it as `10s` or `1m30s`"))?;
+            .map_err(|_invalid| format!("timeout `{text}` is no duration; write it as `10s` or `1m30s`"))?;
         Ok(Some(Duration::new(parsed.as_secs(), parsed.subsec_nanos()))
             .filter(|duration| !duration.is_zero()))
     };

@@ -56,7 +56,7 @@ pub(super) fn compile(one: &HttpRouteRulesMatches) -> Result<(PathMatcher, Condi
     let mut headers: Vec<(HeaderName, ValueMatcher)> = Vec::new();
     for header in one.headers.iter().flatten() {
         let name = HeaderName::from_bytes(header.name.as_bytes())
-            .map_err(|_| format!("`{}` is no header name; mend it", header.name))?;
+            .map_err(|_invalid| format!("`{}` is no header name; mend it", header.name))?;
         let value = match header.r#type {
             None | Some(HeaderType::Exact) => ValueMatcher::Exact(header.value.clone()),
             Some(HeaderType::RegularExpression) => ValueMatcher::Regex(anchored(&header.value)?),
