@@ -1,0 +1,401 @@
+//! What a running gateway needs around it: servers that record, an authorizer, and certificates for everybody.
+use std::{
+    collections::{BTreeMap, HashMap},
+    convert::Infallible,
+    fs,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use agentic_gateway::{
+    AccessLog, Gateway,
+    cli::{Cli, Command},
+    tls::{ExtraRoots, IdentityFiles, certified_key, provider, sidecar_config},
+};
+use bytes::Bytes;
+use clap::Parser as _;
+use ext_authz::{Allowed, Authorizer, CheckedRequest, Denied, authorizer_service};
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use rustls::{ClientConfig, ServerConfig, pki_types::ServerName};
+use serde::Deserialize as _;
+use serde_json::{Value, json};
+use spiffe_id::{CaPool, KeyKind, SpiffeId, SvidRequest, TrustDomain};
+use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use super::wire::Wire;
+
+/// Each request of a test carries an id of its own in this header.
+pub(crate) const CASE_ID: &str = "x-case-id";
+const REMOTE_HOST: &str = "mcp.deepwiki.com";
+const NAMESPACE: &str = "quickstart-ns";
+const HOUR: Duration = Duration::from_secs(3600);
+/// Listener names of the base, and their ports.
+const LISTENERS: [(&str, u16); 3] = [("https", 10_001), ("plain", 10_002), ("https2", 10_003)];
+
+/// A request as a server saw it.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    /// Which server.
+    pub(crate) upstream: &'static str,
+    pub(crate) method: String,
+    /// Path and query.
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Seen {
+    /// The id; several lines count as one that no test sends.
+    pub(crate) fn id(&self) -> String {
+        let lines: Vec<_> = self
+            .headers
+            .get_all(CASE_ID)
+            .iter()
+            .map(|line| String::from_utf8_lossy(line.as_bytes()))
+            .collect();
+        lines.join("; ")
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+}
+
+/// The servers' and the authorizers' common memory.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    seen: Mutex<Vec<Seen>>,
+    asked: Mutex<Vec<String>>,
+    allowing: AtomicBool,
+}
+
+impl Memory {
+    /// What the servers have seen since the last call.
+    pub(crate) fn take_seen(&self) -> Vec<Seen> {
+        std::mem::take(&mut self.seen.lock().unwrap())
+    }
+
+    /// The ids that the authorizers were asked about since the last call.
+    pub(crate) fn take_asked(&self) -> Vec<String> {
+        std::mem::take(&mut self.asked.lock().unwrap())
+    }
+
+    /// What the authorizers say from now on.
+    pub(crate) fn authorizers_allow(&self, allowing: bool) {
+        self.allowing.store(allowing, Ordering::SeqCst);
+    }
+
+    fn ask(&self, id: Option<&str>) -> bool {
+        self.asked.lock().unwrap().push(id.unwrap_or("no id").to_owned());
+        self.allowing.load(Ordering::SeqCst)
+    }
+}
+
+/// Everything around the gateways.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) memory: Arc<Memory>,
+    dir: TempDir,
+    cas: BTreeMap<&'static str, CaPool>,
+    clients: Mutex<HashMap<String, Arc<ClientConfig>>>,
+    /// Port of the server behind a Service; the last serves every Service that is not named.
+    services: [(&'static str, u16); 2],
+    grpc_authorizer: u16,
+    http_authorizer: u16,
+    remote: SocketAddr,
+}
+
+impl World {
+    pub(crate) async fn start() -> Self {
+        let memory = Arc::new(Memory::default());
+        let now = SystemTime::now();
+        let dir = tempfile::tempdir().unwrap();
+        let ca = |domain: &str| {
+            CaPool::generate("1", &domain.parse().unwrap(), KeyKind::EcdsaP256, now - HOUR, now + 24 * HOUR)
+                .unwrap()
+        };
+        let cas = BTreeMap::from(["cluster.local", "other.domain"].map(|domain| (domain, ca(domain))));
+        let public = ca(REMOTE_HOST);
+        fs::write(dir.path().join("public.pem"), public.roots_pem()).unwrap();
+        fs::write(dir.path().join("other.pem"), cas["other.domain"].roots_pem()).unwrap();
+        fs::write(dir.path().join("session.key"), [7; 32]).unwrap();
+
+        let id: SpiffeId = format!("spiffe://{REMOTE_HOST}/server").parse().unwrap();
+        let svid = public
+            .issue(&SvidRequest::new(&id, now - HOUR, now + HOUR).with_dns_names(&[REMOTE_HOST.to_owned()]))
+            .unwrap();
+        let key = certified_key(svid.chain_pem().as_bytes(), svid.key_pem.unwrap().as_bytes()).unwrap();
+        let tls = ServerConfig::builder_with_provider(Arc::clone(provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(key)));
+        let world = Self {
+            services: [
+                ("mcp-everything-svc", record("mcp-everything-svc", None, &memory).await.port()),
+                ("mcp-two-svc", record("mcp-two-svc", None, &memory).await.port()),
+            ],
+            grpc_authorizer: serve_grpc_authorizer(&memory).await,
+            http_authorizer: serve_http_authorizer(&memory).await,
+            remote: record(REMOTE_HOST, Some(TlsAcceptor::from(Arc::new(tls))), &memory).await,
+            memory,
+            dir,
+            cas,
+            clients: Mutex::default(),
+        };
+        world.write_identity("gateway", &gateway_id());
+        world
+    }
+
+    /// Starts a gateway on the base, more manifests, and endpoints for all their Services.
+    pub(crate) async fn gateway(&self, name: &str, manifests: &str, flags: &[String]) -> Running<'_> {
+        let folder = self.dir.path().join(name);
+        fs::create_dir(&folder).unwrap();
+        let base = include_str!("../cases/base.yaml");
+        fs::write(folder.join("base.yaml"), base).unwrap();
+        fs::write(folder.join("more.yaml"), manifests).unwrap();
+        fs::write(folder.join("endpoints.yaml"), self.endpoints(&[base, manifests])).unwrap();
+        let file = |name: &str| self.dir.path().join(name).display().to_string();
+        let mut words = vec![
+            "agentic-gateway".to_owned(),
+            "run".to_owned(),
+            format!("--manifests={}", folder.display()),
+            format!("--identity-dir={}", file("gateway")),
+            format!("--trust-bundle=other.domain={}", file("other.pem")),
+            format!("--session-key-file={}", file("session.key")),
+            format!("--extra-ca={}", file("public.pem")),
+            format!("--resolve={REMOTE_HOST}:443:{}", self.remote),
+            "--listen-address=127.0.0.1".to_owned(),
+            "--admin-addr=127.0.0.1:0".to_owned(),
+            "--drain-timeout=5s".to_owned(),
+        ];
+        words.extend(LISTENERS.iter().map(|(_, port)| format!("--listen={port}=127.0.0.1:0")));
+        words.extend(flags.iter().cloned());
+        let Command::Run(args) = Cli::try_parse_from(words).unwrap().command else { panic!("not a `run`") };
+        let gateway =
+            Gateway::start(&args, AccessLog::Off).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        Running { world: self, gateway }
+    }
+
+    /// EndpointSlices on loopback for the Services of manifests. A Service named `authz...` gets an authorizer
+    /// (over HTTP if `http` is in its name, none if `down` is), every other one a server.
+    fn endpoints(&self, manifests: &[&str]) -> String {
+        let mut out = String::new();
+        for text in manifests {
+            for document in serde_yaml_ng::Deserializer::from_str(text) {
+                let object = Value::deserialize(document).unwrap();
+                let (kind, name) = (&object["kind"], object["metadata"]["name"].as_str().unwrap_or_default());
+                if kind != "Service" || name.contains("down") {
+                    continue;
+                }
+                let target = match name {
+                    name if name.starts_with("authz") && name.contains("http") => self.http_authorizer,
+                    name if name.starts_with("authz") => self.grpc_authorizer,
+                    name if name == self.services[0].0 => self.services[0].1,
+                    _ => self.services[1].1,
+                };
+                let ports: Vec<Value> = object["spec"]["ports"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|port| json!({"name": port["name"], "port": target}))
+                    .collect();
+                let slice = json!({
+                    "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+                    "metadata": {"name": name, "namespace": object["metadata"]["namespace"],
+                                 "labels": {"kubernetes.io/service-name": name}},
+                    "ports": ports, "endpoints": [{"addresses": ["127.0.0.1"]}],
+                });
+                out.push_str(&format!("---\n{slice}\n"));
+            }
+        }
+        out
+    }
+
+    fn write_identity(&self, folder: &str, id: &SpiffeId) -> PathBuf {
+        let now = SystemTime::now();
+        let folder = self.dir.path().join(folder);
+        fs::create_dir(&folder).unwrap();
+        let svid = self.cas[id.trust_domain()].issue(&SvidRequest::new(id, now - HOUR, now + HOUR)).unwrap();
+        fs::write(folder.join("credential-bundle.pem"), svid.credential_bundle_pem().unwrap()).unwrap();
+        fs::write(folder.join("cluster.local.trust-bundle.pem"), self.cas["cluster.local"].roots_pem())
+            .unwrap();
+        folder
+    }
+
+    /// The TLS settings of a client with this identity; without ALPN.
+    pub(crate) fn client(&self, identity: &str) -> Arc<ClientConfig> {
+        let mut clients = self.clients.lock().unwrap();
+        let folder = format!("client-{}", clients.len());
+        Arc::clone(clients.entry(identity.to_owned()).or_insert_with(|| {
+            let dir = Some(self.write_identity(&folder, &identity.parse().unwrap()));
+            let material = IdentityFiles { dir, bundles: Vec::new() }.read().unwrap();
+            let roots = ExtraRoots::read(&[]).unwrap();
+            let mut config = sidecar_config(&material, Some(&gateway_id()), &roots).unwrap();
+            config.alpn_protocols.clear();
+            Arc::new(config)
+        }))
+    }
+}
+
+fn gateway_id() -> SpiffeId {
+    SpiffeId::for_service_account(&TrustDomain::default(), NAMESPACE, "agentic-net-gateway").unwrap()
+}
+
+/// A gateway in its world.
+#[derive(Debug)]
+pub(crate) struct Running<'w> {
+    pub(crate) world: &'w World,
+    gateway: Gateway,
+}
+
+impl Running<'_> {
+    pub(crate) fn address(&self, listener: &str) -> SocketAddr {
+        let (_, port) = LISTENERS.iter().find(|(name, _)| *name == listener).unwrap();
+        self.gateway.bound()[port]
+    }
+
+    /// A connection to a listener: with the identity over TLS, or plain.
+    pub(crate) async fn connect(
+        &self,
+        listener: &str,
+        identity: Option<&str>,
+        server_name: &str,
+    ) -> std::io::Result<Box<dyn Wire>> {
+        let stream = TcpStream::connect(self.address(listener)).await?;
+        if listener == "plain" {
+            return Ok(Box::new(stream));
+        }
+        let config = self.world.client(identity.expect("an HTTPS listener of the base wants an identity"));
+        let name = ServerName::try_from(server_name.to_owned()).unwrap();
+        Ok(Box::new(TlsConnector::from(config).connect(name, stream).await?))
+    }
+
+    pub(crate) async fn stop(self) {
+        self.gateway.shutdown().await;
+    }
+}
+
+/// A server that remembers what it is sent, and answers as a simple MCP server would.
+async fn record(upstream: &'static str, tls: Option<TlsAcceptor>, memory: &Arc<Memory>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let memory = Arc::clone(memory);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (memory, tls) = (Arc::clone(&memory), tls.clone());
+            let service = service_fn(move |request: Request<Incoming>| {
+                let memory = Arc::clone(&memory);
+                async move {
+                    let (parts, body) = request.into_parts();
+                    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+                    let answer = answer(upstream, &parts.method, &body);
+                    memory.seen.lock().unwrap().push(Seen {
+                        upstream,
+                        method: parts.method.to_string(),
+                        path: parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
+                        headers: parts.headers,
+                        body,
+                    });
+                    Ok::<_, Infallible>(answer)
+                }
+            });
+            tokio::spawn(async move {
+                let server = auto::Builder::new(TokioExecutor::new());
+                // A connection that breaks shows in what the client gets.
+                let _ended = match tls {
+                    None => server.serve_connection(TokioIo::new(stream), service).await,
+                    Some(tls) => match tls.accept(stream).await {
+                        Ok(stream) => server.serve_connection(TokioIo::new(stream), service).await,
+                        Err(_) => Ok(()),
+                    },
+                };
+            });
+        }
+    });
+    address
+}
+
+fn answer(upstream: &str, method: &http::Method, body: &[u8]) -> Response<Full<Bytes>> {
+    let message: Value = serde_json::from_slice(body).unwrap_or_default();
+    let mut response = Response::builder().header("x-upstream", upstream);
+    let text = match message.get("method").and_then(Value::as_str) {
+        Some("initialize") => {
+            response = response.header("mcp-session-id", format!("{upstream}-session"));
+            json!({"jsonrpc": "2.0", "id": message["id"],
+                   "result": {"protocolVersion": "2025-11-25", "capabilities": {},
+                              "serverInfo": {"name": upstream, "version": "1"}}})
+        }
+        _ => json!({"jsonrpc": "2.0", "id": message["id"], "result": {}}),
+    };
+    let content_type = if method == http::Method::GET { "text/event-stream" } else { "application/json" };
+    let body = if method == http::Method::GET { String::new() } else { text.to_string() };
+    response.header("content-type", content_type).body(Full::from(body)).unwrap()
+}
+
+/// Says what it is told to say.
+struct Scripted(Arc<Memory>);
+
+impl Authorizer for Scripted {
+    async fn check(&self, request: CheckedRequest) -> Result<Allowed, Denied> {
+        let http = request.request.attributes.and_then(|attributes| attributes.request?.http);
+        if self.0.ask(http.as_ref().and_then(|http| http.headers.get(CASE_ID)).map(String::as_str)) {
+            return Ok(Allowed::default());
+        }
+        let (headers, body) = (HeaderMap::new(), "the authorizer's own words".into());
+        Err(Denied { status: StatusCode::FORBIDDEN, headers, body, reason: Some("told so".to_owned()) })
+    }
+}
+
+async fn serve_grpc_authorizer(memory: &Arc<Memory>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let service = TowerToHyperService::new(authorizer_service(Scripted(Arc::clone(memory))));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = service.clone();
+            tokio::spawn(async move {
+                let server = auto::Builder::new(TokioExecutor::new()).http2_only();
+                let _ended = server.serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    });
+    port
+}
+
+async fn serve_http_authorizer(memory: &Arc<Memory>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let memory = Arc::clone(memory);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let memory = Arc::clone(&memory);
+            let service = service_fn(move |request: Request<Incoming>| {
+                let id = request.headers().get(CASE_ID).and_then(|id| id.to_str().ok());
+                let status = if memory.ask(id) { StatusCode::OK } else { StatusCode::FORBIDDEN };
+                let mut response = Response::new(Full::<Bytes>::default());
+                *response.status_mut() = status;
+                std::future::ready(Ok::<_, Infallible>(response))
+            });
+            tokio::spawn(async move {
+                let server = auto::Builder::new(TokioExecutor::new());
+                let _ended = server.serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    });
+    port
+}
