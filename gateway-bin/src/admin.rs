@@ -86,7 +86,9 @@ pub(crate) async fn serve(
 fn answer(request: &Request<Incoming>, shared: &Shared, ready: bool) -> Response<Full<Bytes>> {
     let (status, content_type, body) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/healthz") => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
-        (&Method::GET | &Method::HEAD, "/readyz") if ready => (StatusCode::OK, "text/plain", "ready\n".to_owned()),
+        (&Method::GET | &Method::HEAD, "/readyz") if ready => {
+            (StatusCode::OK, "text/plain", "ready\n".to_owned())
+        }
         (&Method::GET | &Method::HEAD, "/readyz") => {
             (StatusCode::SERVICE_UNAVAILABLE, "text/plain", "not ready\n".to_owned())
         }

@@ -47,7 +47,9 @@ impl Authorizers {
 
 fn protocol(of: &AuthorizerProtocol) -> Protocol {
     match of {
-        AuthorizerProtocol::Grpc { allowed_headers } => Protocol::Grpc { allowed_headers: allowed_headers.clone() },
+        AuthorizerProtocol::Grpc { allowed_headers } => {
+            Protocol::Grpc { allowed_headers: allowed_headers.clone() }
+        }
         AuthorizerProtocol::Http { path, allowed_headers, allowed_response_headers } => Protocol::Http {
             path: path.clone(),
             allowed_headers: allowed_headers.clone(),

@@ -79,7 +79,12 @@ pub struct ResolutionArgs {
           value_parser = values::default_action)]
     pub default_action: DefaultAction,
     /// The trust domain of ServiceAccount sources
-    #[arg(long, default_value = "cluster.local", value_name = "DOMAIN", env = "AGENTIC_GATEWAY_TRUST_DOMAIN")]
+    #[arg(
+        long,
+        default_value = "cluster.local",
+        value_name = "DOMAIN",
+        env = "AGENTIC_GATEWAY_TRUST_DOMAIN"
+    )]
     pub trust_domain: TrustDomain,
 }
 
@@ -146,7 +151,12 @@ pub struct SidecarArgs {
     #[arg(long, value_name = "https://HOST[:PORT]", env = "AGENTIC_GATEWAY_TO")]
     pub to: http::Uri,
     /// Folder with `credential-bundle.pem` and `<trust-domain>.trust-bundle.pem`; watched
-    #[arg(long, value_name = "DIR", env = "AGENTIC_GATEWAY_IDENTITY_DIR", default_value = "/run/agent-identity-mtls")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "AGENTIC_GATEWAY_IDENTITY_DIR",
+        default_value = "/run/agent-identity-mtls"
+    )]
     pub identity_dir: PathBuf,
     /// Where agents connect; loopback only
     #[arg(long, default_value = "127.0.0.1:15001", value_name = "ADDR:PORT", env = "AGENTIC_GATEWAY_LISTEN")]

@@ -50,7 +50,8 @@ fn runtime(workers: Option<u16>) -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 fn log_to_stderr(format: LogFormat, filter: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter).with_context(|| format!("`{filter}` is no log filter; try `info`"))?;
+    let filter =
+        EnvFilter::try_new(filter).with_context(|| format!("`{filter}` is no log filter; try `info`"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let set = match format {
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),
@@ -60,7 +61,7 @@ fn log_to_stderr(format: LogFormat, filter: &str) -> anyhow::Result<()> {
 }
 
 /// Completes when the process is asked to end.
-async fn asked_to_end() -> anyhow::Result<()> {
+pub(crate) async fn asked_to_end() -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;

@@ -52,8 +52,9 @@ pub(crate) fn parse(contents: &Contents) -> Result<Manifests, ManifestError> {
     let mut manifests = Manifests::default();
     let mut violations = Vec::new();
     for (file, bytes) in contents {
-        let text = std::str::from_utf8(bytes)
-            .with_context(|| format!("`{}` is not UTF-8; write manifests as plain YAML or JSON", file.display()))?;
+        let text = std::str::from_utf8(bytes).with_context(|| {
+            format!("`{}` is not UTF-8; write manifests as plain YAML or JSON", file.display())
+        })?;
         match manifests.objects.add_yaml(&file.display().to_string(), text) {
             Ok(skipped) => manifests.skipped.extend(skipped),
             Err(error) => violations.extend(error.violations),
@@ -108,7 +109,8 @@ mod tests {
             fs::write(dir.path().join(name), "").unwrap();
         }
         fs::create_dir(dir.path().join("sub.yaml")).unwrap();
-        let found = files(&[dir.path().to_owned(), dir.path().join("d.txt"), dir.path().join("a.yml")]).unwrap();
+        let found =
+            files(&[dir.path().to_owned(), dir.path().join("d.txt"), dir.path().join("a.yml")]).unwrap();
         let names: Vec<_> = found.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
         assert_eq!(names, ["a.yml", "b.yaml", "c.json", "d.txt"]);
     }

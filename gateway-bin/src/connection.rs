@@ -177,7 +177,10 @@ impl ConnectionService {
         };
         let Some(mut context) = self.context(&gateway, &planned, request_id, now) else {
             record.failed("the route has no backend".to_owned());
-            return (plain(StatusCode::INTERNAL_SERVER_ERROR, "the route has no backend").map(ResponseBody::Inner), went);
+            return (
+                plain(StatusCode::INTERNAL_SERVER_ERROR, "the route has no backend").map(ResponseBody::Inner),
+                went,
+            );
         };
         if planned.kind == BackendKind::XBackendMcp {
             context.recheck = Some(Arc::new(self.clone()));
@@ -202,7 +205,8 @@ impl ConnectionService {
                 Ok(result) => result,
                 Err(_) => {
                     record.failed("the route's timeout is over".to_owned());
-                    Ok(plain(StatusCode::GATEWAY_TIMEOUT, "the request took too long").map(ResponseBody::Inner))
+                    Ok(plain(StatusCode::GATEWAY_TIMEOUT, "the request took too long")
+                        .map(ResponseBody::Inner))
                 }
             },
         };
@@ -234,7 +238,12 @@ impl ConnectionService {
             listener: Arc::clone(&listener.name),
             port: self.connection.port,
             backend: planned.kind,
-            cors_origins: planned.rule.filters.cors.as_ref().map(|cors| Arc::from(cors.allow_origins.as_slice())),
+            cors_origins: planned
+                .rule
+                .filters
+                .cors
+                .as_ref()
+                .map(|cors| Arc::from(cors.allow_origins.as_slice())),
             options: Arc::clone(&self.shared.options),
             ask: Arc::clone(&gateway.authorizers) as _,
             peer: Peer {
@@ -268,7 +277,7 @@ impl authz_tower::Recheck for ConnectionService {
         let arrival = self.connection.arrival(listener);
         match pipeline::plan(&gateway, &arrival, parts, Sessions::Sealed(&self.shared.keys)) {
             Plan::Forward(planned) => {
-                ConnectionService::context(self, &gateway, &planned, Arc::from(""), SystemTime::now())
+                Self::context(self, &gateway, &planned, Arc::from(""), SystemTime::now())
             }
             Plan::Refused(..) | Plan::Answered(..) => None,
         }

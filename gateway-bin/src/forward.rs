@@ -158,7 +158,8 @@ fn rewrite(parts: &mut Parts, planned: &Planned, connection: &Connection) -> Res
             parts.headers.remove(MCP_SESSION_ID);
         }
         SessionState::Open { session, .. } => {
-            let id = HeaderValue::from_str(&session.server_id).map_err(|_error| "the session id is no header value")?;
+            let id = HeaderValue::from_str(&session.server_id)
+                .map_err(|_error| "the session id is no header value")?;
             parts.headers.insert(MCP_SESSION_ID, id);
         }
         SessionState::Untouched | SessionState::None | SessionState::Unknown => {}

@@ -112,11 +112,16 @@ impl Gateway {
             phase: phase.subscribe(),
             alive,
         });
-        let mut sockets = Sockets::new(args.manifests.listen_address, args.manifests.listen.clone(), acceptor);
+        let mut sockets =
+            Sockets::new(args.manifests.listen_address, args.manifests.listen.clone(), acceptor);
         let health = Arc::new(Health::default());
-        let (admin, serving_admin) =
-            admin::serve(args.operation.admin_addr, Arc::clone(&shared), Arc::clone(&health), phase.subscribe())
-                .await?;
+        let (admin, serving_admin) = admin::serve(
+            args.operation.admin_addr,
+            Arc::clone(&shared),
+            Arc::clone(&health),
+            phase.subscribe(),
+        )
+        .await?;
         let wanted: Vec<u16> = shared.runtime.load().ports().map(|(port, _)| port).collect();
         let opened = sockets.bind(wanted.iter().copied()).await?;
         sockets.serve(opened, |port| wanted.contains(&port));
@@ -177,7 +182,8 @@ fn layer_options(args: &RunArgs) -> authz_tower::Options {
     let mut options = authz_tower::Options::default();
     options.limits.max_bytes = args.limits.max_body_bytes;
     options.filter_lists = args.policy.filter_lists;
-    options.allowed_origins = args.policy.allowed_origins.iter().map(|origin| origin.to_ascii_lowercase()).collect();
+    options.allowed_origins =
+        args.policy.allowed_origins.iter().map(|origin| origin.to_ascii_lowercase()).collect();
     options
 }
 

@@ -14,8 +14,8 @@ mod pipeline;
 #[cfg(feature = "quickstart")]
 mod quickstart;
 mod runtime;
-mod sidecar;
 pub mod session;
+mod sidecar;
 mod telemetry;
 pub mod tls;
 mod upstream;

@@ -59,7 +59,11 @@ pub(crate) struct Http {
 
 impl Http {
     pub(crate) fn new(limits: &LimitArgs) -> Self {
-        Self { any: builder(limits), http1: builder(limits).http1_only(), http2: builder(limits).http2_only() }
+        Self {
+            any: builder(limits),
+            http1: builder(limits).http1_only(),
+            http2: builder(limits).http2_only(),
+        }
     }
 }
 
@@ -105,7 +109,10 @@ impl Sockets {
 
     /// Binds what is wanted and not open yet. Nothing is closed, so that a configuration whose ports cannot be bound
     /// leaves everything as it was.
-    pub(crate) async fn bind(&self, ports: impl Iterator<Item = u16>) -> anyhow::Result<Vec<(u16, TcpListener)>> {
+    pub(crate) async fn bind(
+        &self,
+        ports: impl Iterator<Item = u16>,
+    ) -> anyhow::Result<Vec<(u16, TcpListener)>> {
         let mut bound = BTreeMap::new();
         for port in ports {
             if self.open.contains_key(&port) {

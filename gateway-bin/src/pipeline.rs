@@ -98,7 +98,12 @@ impl Planned {
 }
 
 /// Routes a request and finds out all that does not need its body.
-pub(crate) fn plan(gateway: &GatewayRuntime, arrival: &Arrival<'_>, parts: &Parts, sessions: Sessions<'_>) -> Plan {
+pub(crate) fn plan(
+    gateway: &GatewayRuntime,
+    arrival: &Arrival<'_>,
+    parts: &Parts,
+    sessions: Sessions<'_>,
+) -> Plan {
     if let Err(rejection) = check_target(parts) {
         return Plan::Refused(rejection, arrival.listener);
     }
@@ -135,7 +140,11 @@ pub(crate) fn plan(gateway: &GatewayRuntime, arrival: &Arrival<'_>, parts: &Part
     if let Some(redirect) = &rule.filters.redirect {
         return match answer::redirect(redirect, parts, host, routed.matched_prefix, arrival) {
             Some(response) => Plan::Answered(response, listener),
-            None => refuse(StatusCode::INTERNAL_SERVER_ERROR, "the redirect has no valid location", Some(listener)),
+            None => refuse(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the redirect has no valid location",
+                Some(listener),
+            ),
         };
     }
     let header = SessionHeader::read(parts);
@@ -151,7 +160,11 @@ pub(crate) fn plan(gateway: &GatewayRuntime, arrival: &Arrival<'_>, parts: &Part
         Some((weighted, upstream))
     });
     let Some((weighted, upstream)) = chosen else {
-        return refuse(StatusCode::INTERNAL_SERVER_ERROR, "the route's backend does not resolve", Some(listener));
+        return refuse(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the route's backend does not resolve",
+            Some(listener),
+        );
     };
     let rewrite = weighted.filters.path.as_ref().or(rule.filters.path.as_ref());
     let path = rewrite.map(|rewrite| path::rewrite(rewrite, routed.matched_prefix, parts.uri.path()));
@@ -165,7 +178,11 @@ pub(crate) fn plan(gateway: &GatewayRuntime, arrival: &Arrival<'_>, parts: &Part
             BackendKind::XBackendWellKnown
         }
         xds_translate::BackendKind::XBackend { .. } => {
-            return refuse(StatusCode::NOT_FOUND, "only the MCP path of this backend is reachable", Some(listener));
+            return refuse(
+                StatusCode::NOT_FOUND,
+                "only the MCP path of this backend is reachable",
+                Some(listener),
+            );
         }
     };
     let session = match kind {

@@ -85,11 +85,15 @@ impl Runtime {
                     );
                 }
             }
-            gateways.push(Arc::new(GatewayRuntime::new(snapshot, &material, settings, previous.map(Arc::as_ref))?));
+            gateways.push(Arc::new(GatewayRuntime::new(
+                snapshot,
+                &material,
+                settings,
+                previous.map(Arc::as_ref),
+            )?));
         }
         Ok(Self { gateways, ports, material })
     }
-
 
     fn gateway(&self, name: &NamespacedName) -> Option<&Arc<GatewayRuntime>> {
         self.gateways.iter().find(|gateway| gateway.snapshot.gateway == *name)
@@ -102,9 +106,9 @@ impl Runtime {
 
     /// Ports with the protocol of their listeners.
     pub(crate) fn ports(&self) -> impl Iterator<Item = (u16, Protocol)> {
-        self.gateways
-            .iter()
-            .flat_map(|gateway| gateway.snapshot.listeners.iter().map(|listener| (listener.port, listener.protocol)))
+        self.gateways.iter().flat_map(|gateway| {
+            gateway.snapshot.listeners.iter().map(|listener| (listener.port, listener.protocol))
+        })
     }
 }
 
@@ -120,7 +124,9 @@ impl GatewayRuntime {
             .iter()
             .map(|listener| {
                 let tls = match (&listener.tls, listener.protocol) {
-                    (None, Protocol::Https) => bail!("listener `{}` is HTTPS without TLS settings", listener.name),
+                    (None, Protocol::Https) => {
+                        bail!("listener `{}` is HTTPS without TLS settings", listener.name)
+                    }
                     (_, Protocol::Http) => None,
                     (Some(tls), Protocol::Https) => {
                         let config = server_config(tls, material).map_err(|error| {
@@ -145,7 +151,9 @@ impl GatewayRuntime {
                 let previous = previous.and_then(|previous| previous.upstreams.get(id));
                 let upstream = match previous {
                     Some(same) if same.backend() == backend => Arc::clone(same),
-                    previous => Arc::new(Upstream::new(backend, &settings.upstream, previous.map(Arc::as_ref))),
+                    previous => {
+                        Arc::new(Upstream::new(backend, &settings.upstream, previous.map(Arc::as_ref)))
+                    }
                 };
                 (id.clone(), upstream)
             })

@@ -52,7 +52,8 @@ impl SessionKeys {
     /// The system gives no randomness.
     pub fn random() -> anyhow::Result<Self> {
         let mut key = [0; 32];
-        getrandom::fill(&mut key).map_err(|error| anyhow::anyhow!("the system gives no randomness: {error}"))?;
+        getrandom::fill(&mut key)
+            .map_err(|error| anyhow::anyhow!("the system gives no randomness: {error}"))?;
         Ok(Self::new([key]))
     }
 
@@ -80,8 +81,7 @@ impl SessionKeys {
         let mut nonce = [0; NONCE_LENGTH];
         getrandom::fill(&mut nonce).ok()?;
         let cipher = self.ciphers.first()?;
-        let sealed =
-            cipher.encrypt(XNonce::from_slice(&nonce), Payload { msg: &plain, aad: AAD }).ok()?;
+        let sealed = cipher.encrypt(XNonce::from_slice(&nonce), Payload { msg: &plain, aad: AAD }).ok()?;
         let mut out = Vec::with_capacity(1 + NONCE_LENGTH + sealed.len());
         out.push(VERSION);
         out.extend_from_slice(&nonce);
@@ -149,8 +149,9 @@ fn parse_keys(bytes: &[u8]) -> anyhow::Result<Vec<[u8; 32]>> {
     {
         return Ok(vec![raw]);
     }
-    let text = std::str::from_utf8(bytes)
-        .context("it is neither 32 raw bytes nor text; write each key as base64 or hex on a line of its own")?;
+    let text = std::str::from_utf8(bytes).context(
+        "it is neither 32 raw bytes nor text; write each key as base64 or hex on a line of its own",
+    )?;
     let mut keys = Vec::new();
     for (line, number) in text.lines().zip(1..) {
         let line = line.trim();
@@ -200,7 +201,11 @@ mod tests {
         for session in [
             session(),
             Session { endpoint: None, identity: None, ..session() },
-            Session { identity: Some(String::new()), endpoint: Some("[::1]:1".parse().unwrap()), ..session() },
+            Session {
+                identity: Some(String::new()),
+                endpoint: Some("[::1]:1".parse().unwrap()),
+                ..session()
+            },
         ] {
             let sealed = SessionKeys::new([old]).seal(&session).unwrap();
             assert_eq!(SessionKeys::new([new, old]).open(sealed.as_bytes()), Some(session.clone()));

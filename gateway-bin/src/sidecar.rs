@@ -79,8 +79,10 @@ impl Sidecar {
         };
         let config = sidecar_config(&material, args.gateway_id.as_ref(), &settings.roots)
             .map_err(|error| anyhow!("`{}`: {error}", args.identity_dir.display()))?;
-        let dialer = Dialer::new(Some((config, host.clone())), false, &settings).map_err(|error| anyhow!(error))?;
-        let pool = Arc::new(EndpointPool::new(Address::Name(host.to_ascii_lowercase(), port), Arc::new(dialer)));
+        let dialer =
+            Dialer::new(Some((config, host.clone())), false, &settings).map_err(|error| anyhow!(error))?;
+        let pool =
+            Arc::new(EndpointPool::new(Address::Name(host.to_ascii_lowercase(), port), Arc::new(dialer)));
         let listener = TcpListener::bind(args.listen)
             .await
             .with_context(|| format!("cannot listen on {}", args.listen))?;
@@ -143,8 +145,8 @@ async fn rotate(
             if material.is_same_as(&current) {
                 return Ok(None);
             }
-            let config =
-                sidecar_config(&material, args.gateway_id.as_ref(), &roots).map_err(|error| anyhow!(error))?;
+            let config = sidecar_config(&material, args.gateway_id.as_ref(), &roots)
+                .map_err(|error| anyhow!(error))?;
             Ok(Some((material, config)))
         });
         match read {
@@ -159,7 +161,10 @@ async fn rotate(
             Err(error) => {
                 let error = format!("{error:#}");
                 if error != last_error {
-                    tracing::error!(error, "the identity files cannot be used; the identity before stays in force");
+                    tracing::error!(
+                        error,
+                        "the identity files cannot be used; the identity before stays in force"
+                    );
                     last_error = error;
                 }
             }
@@ -191,7 +196,8 @@ async fn accept(
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-        let (http, inner, mut phase, alive) = (Arc::clone(&http), Arc::clone(&inner), phase.clone(), alive.clone());
+        let (http, inner, mut phase, alive) =
+            (Arc::clone(&http), Arc::clone(&inner), phase.clone(), alive.clone());
         tokio::spawn(async move {
             let mut serving = pin!(http.serve_connection(TokioIo::new(stream), SidecarService(inner)));
             loop {
@@ -236,7 +242,10 @@ impl Inner {
             return rejection.into_response().map(|body| UpstreamBody::Full(Some(body)));
         }
         if !is_own_host(request_host(&parts).unwrap_or_default(), self.own) {
-            return plain(StatusCode::MISDIRECTED_REQUEST, "the sidecar is reached as localhost or 127.0.0.1 only");
+            return plain(
+                StatusCode::MISDIRECTED_REQUEST,
+                "the sidecar is reached as localhost or 127.0.0.1 only",
+            );
         }
         if let Some(origin) = parts.headers.get(header::ORIGIN) {
             let own = origin
@@ -245,7 +254,10 @@ impl Inner {
                 .and_then(|origin| origin.strip_prefix("http://"))
                 .is_some_and(|host| is_own_host(host, self.own));
             if !own && !origin_matches(origin, &self.allowed_origins) {
-                return plain(StatusCode::FORBIDDEN, "this origin may not use the sidecar; see --allowed-origins");
+                return plain(
+                    StatusCode::FORBIDDEN,
+                    "this origin may not use the sidecar; see --allowed-origins",
+                );
             }
             // The gateway is another host: there, the origin that was let in here would be a foreign one.
             if own {
@@ -300,8 +312,15 @@ mod tests {
             assert!(is_own_host(host, own), "{host}");
         }
         for host in [
-            "localhost", "localhost:80", "localhost:15002", "evil.example:15001", "localhost.evil.example:15001",
-            "10.0.0.1:15001", "", "127.0.0.1.evil.example:15001", "[::1]",
+            "localhost",
+            "localhost:80",
+            "localhost:15002",
+            "evil.example:15001",
+            "localhost.evil.example:15001",
+            "10.0.0.1:15001",
+            "",
+            "127.0.0.1.evil.example:15001",
+            "[::1]",
         ] {
             assert!(!is_own_host(host, own), "{host}");
         }

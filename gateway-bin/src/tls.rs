@@ -33,7 +33,8 @@ pub fn certified_key(certificate_pem: &[u8], key_pem: &[u8]) -> Result<Certified
     let chain = certificates(certificate_pem)?;
     let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|error| format!("the private key: {error}"))?;
     // `from_der` also compares the key with the certificate.
-    CertifiedKey::from_der(chain, key, provider()).map_err(|error| format!("the certificate and its key: {error}"))
+    CertifiedKey::from_der(chain, key, provider())
+        .map_err(|error| format!("the certificate and its key: {error}"))
 }
 
 /// Reads every certificate of a PEM text.

@@ -122,11 +122,21 @@ impl Upstream {
                 None => Arc::new(EndpointPool::new(address, Arc::clone(&dialer))),
             })
             .collect();
-        Self { backend: backend.clone(), name: backend_name(backend), endpoints, next: AtomicUsize::new(0), fault: None }
+        Self {
+            backend: backend.clone(),
+            name: backend_name(backend),
+            endpoints,
+            next: AtomicUsize::new(0),
+            fault: None,
+        }
     }
 
     fn faulty(backend: &Backend, fault: String) -> Self {
-        tracing::error!(backend = backend_name(backend), error = fault, "the backend's TLS settings cannot be used");
+        tracing::error!(
+            backend = backend_name(backend),
+            error = fault,
+            "the backend's TLS settings cannot be used"
+        );
         Self {
             backend: backend.clone(),
             name: backend_name(backend),

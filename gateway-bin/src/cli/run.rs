@@ -87,7 +87,12 @@ pub struct TlsArgs {
     #[arg(long, value_name = "DIR", env = "AGENTIC_GATEWAY_IDENTITY_DIR")]
     pub identity_dir: Option<PathBuf>,
     /// Roots (PEM) of one more trust domain whose identities are accepted; watched
-    #[arg(long = "trust-bundle", value_name = "DOMAIN=FILE", value_delimiter = ',', env = "AGENTIC_GATEWAY_TRUST_BUNDLE")]
+    #[arg(
+        long = "trust-bundle",
+        value_name = "DOMAIN=FILE",
+        value_delimiter = ',',
+        env = "AGENTIC_GATEWAY_TRUST_BUNDLE"
+    )]
     pub trust_bundles: Vec<BundleFile>,
 }
 
@@ -150,7 +155,12 @@ pub struct LimitArgs {
 #[command(next_help_heading = "Operation")]
 pub struct OperationArgs {
     /// Address of /healthz, /readyz and /metrics (plain HTTP: keep it on loopback)
-    #[arg(long, default_value = "127.0.0.1:15021", value_name = "ADDR:PORT", env = "AGENTIC_GATEWAY_ADMIN_ADDR")]
+    #[arg(
+        long,
+        default_value = "127.0.0.1:15021",
+        value_name = "ADDR:PORT",
+        env = "AGENTIC_GATEWAY_ADMIN_ADDR"
+    )]
     pub admin_addr: SocketAddr,
     /// How long open requests may take to end on SIGTERM
     #[arg(long, default_value = "30s", value_name = "TIME", env = "AGENTIC_GATEWAY_DRAIN_TIMEOUT",

@@ -19,7 +19,9 @@ pub struct ResolveTo {
 impl FromStr for ResolveTo {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let wanted = || format!("`{text}` is not HOST:PORT:ADDR, as `example.com:443:127.0.0.1` or `...:127.0.0.1:8443`");
+        let wanted = || {
+            format!("`{text}` is not HOST:PORT:ADDR, as `example.com:443:127.0.0.1` or `...:127.0.0.1:8443`")
+        };
         let (host, rest) = text.split_once(':').ok_or_else(wanted)?;
         let (port, address) = rest.split_once(':').ok_or_else(wanted)?;
         let port = port.parse().map_err(|_error| wanted())?;
@@ -155,7 +157,9 @@ mod tests {
         for (text, millis) in [("500ms", 500), ("2s", 2_000), ("5m", 300_000), ("1h", 3_600_000), ("0s", 0)] {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for text in ["", "5", "s", "1.5s", "-1s", "5 s", "99999999999999999999s", "18446744073709551615h", "10000h"] {
+        for text in
+            ["", "5", "s", "1.5s", "-1s", "5 s", "99999999999999999999s", "18446744073709551615h", "10000h"]
+        {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

@@ -16,7 +16,9 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         Err(ManifestError::Invalid(error)) => {
             print(&match args.output {
                 Output::Text => format!("{error}\n"),
-                Output::Json => format!("{:#}\n", json!({"accepted": false, "violations": violations(&error)})),
+                Output::Json => {
+                    format!("{:#}\n", json!({"accepted": false, "violations": violations(&error)}))
+                }
             })?;
             return Ok(ExitCode::FAILURE);
         }
@@ -106,7 +108,12 @@ fn text(statuses: &[ObjectStatus], skipped: &[String]) -> String {
             line.push_str(&format!(" ({})", of.scope));
         }
         for condition in &of.conditions {
-            line.push_str(&format!("  {}={}/{}", condition.r#type, status(condition.status), condition.reason));
+            line.push_str(&format!(
+                "  {}={}/{}",
+                condition.r#type,
+                status(condition.status),
+                condition.reason
+            ));
         }
         out.push_str(&line);
         out.push('\n');
@@ -125,6 +132,7 @@ fn text(statuses: &[ObjectStatus], skipped: &[String]) -> String {
 
 /// Whether a condition says something to do: it is not as it should be, or it is accepted with a warning.
 fn has_news(condition: &Condition) -> bool {
-    let healthy = if condition.r#type == "Conflicted" { ConditionStatus::False } else { ConditionStatus::True };
+    let healthy =
+        if condition.r#type == "Conflicted" { ConditionStatus::False } else { ConditionStatus::True };
     !condition.message.is_empty() && (condition.status != healthy || condition.message.contains("warning"))
 }

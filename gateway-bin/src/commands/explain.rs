@@ -36,17 +36,20 @@ pub(super) fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         .gateways
         .into_iter()
         .find_map(|(name, snapshot)| (name == args.gateway).then_some(snapshot))
-        .ok_or_else(|| anyhow!("there is no Gateway `{}` of ours; there is: {}", args.gateway, known.join(", ")))?;
+        .ok_or_else(|| {
+            anyhow!("there is no Gateway `{}` of ours; there is: {}", args.gateway, known.join(", "))
+        })?;
     let mut snapshot = snapshot;
     let at = match &args.listener {
         None => 0,
-        Some(name) => snapshot
-            .listeners
-            .iter()
-            .position(|listener| listener.name == *name)
-            .ok_or_else(|| anyhow!("the Gateway has no listener `{name}` that can be served; see `check`"))?,
+        Some(name) => {
+            snapshot.listeners.iter().position(|listener| listener.name == *name).ok_or_else(|| {
+                anyhow!("the Gateway has no listener `{name}` that can be served; see `check`")
+            })?
+        }
     };
-    let listener = snapshot.listeners.get(at).context("the Gateway has no listener that can be served; see `check`")?;
+    let listener =
+        snapshot.listeners.get(at).context("the Gateway has no listener that can be served; see `check`")?;
     let (port, protocol, hostname) = (listener.port, listener.protocol, listener.hostname.clone());
     // What is decided does not depend on certificates, and they need not be at hand.
     for listener in &mut snapshot.listeners {
@@ -163,7 +166,16 @@ fn decide(
                 traffic,
                 now_unix_nanos: i64::try_from(nanos).unwrap_or(i64::MAX),
             };
-            Message::new(&traffic, context.engine.explain(context.levels, &question), &context.engine)
+            let asked = context
+                .engine
+                .decide(context.levels, &question)
+                .authorizers()
+                .filter_map(|id| context.engine.authorizer(id))
+                .map(|authorizer| {
+                    format!("{}:{}", authorizer.backend.object, authorizer.backend.port.unwrap_or_default())
+                })
+                .collect();
+            Message::new(&traffic, context.engine.explain(context.levels, &question), asked)
         })
         .collect();
     Ok(Explained::decided(messages, &subject_name(&subject)).on(&planned))

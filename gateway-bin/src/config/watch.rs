@@ -64,9 +64,8 @@ impl Watch {
 }
 
 fn folders<'p>(paths: impl Iterator<Item = &'p Path>) -> Vec<PathBuf> {
-    let mut folders: Vec<PathBuf> = paths
-        .map(|path| if path.is_dir() { path.to_owned() } else { parent(path).to_owned() })
-        .collect();
+    let mut folders: Vec<PathBuf> =
+        paths.map(|path| if path.is_dir() { path.to_owned() } else { parent(path).to_owned() }).collect();
     folders.sort();
     folders.dedup();
     folders

@@ -36,7 +36,15 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
         }
         headers.remove(CONNECTION);
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TRAILER, TRANSFER_ENCODING, UPGRADE] {
+    for name in [
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+        TRAILER,
+        TRANSFER_ENCODING,
+        UPGRADE,
+    ] {
         headers.remove(name);
     }
     if headers.get(TE).is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"trailers")) {
@@ -57,7 +65,8 @@ pub(crate) fn remove_request_headers(headers: &mut HeaderMap) {
 /// Adds the client's address to `x-forwarded-for`, and says in `x-forwarded-proto` how it came.
 pub(super) fn add_forwarded(headers: &mut HeaderMap, connection: &Connection) {
     headers.append(X_FORWARDED_FOR, connection.forwarded_for.clone());
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if connection.tls { "https" } else { "http" }));
+    headers
+        .insert(X_FORWARDED_PROTO, HeaderValue::from_static(if connection.tls { "https" } else { "http" }));
 }
 
 /// Set, add, remove, in this order.

@@ -1,10 +1,5 @@
 //! From files to a runtime, at first and whenever files change.
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use policy_model::NamespacedName;
 use tokio::sync::watch;
@@ -69,7 +64,8 @@ fn report(statuses: &[ObjectStatus], before: &[ObjectStatus]) {
     for status in statuses.iter().filter(|status| !status.is_accepted() && !before.contains(status)) {
         let object = &status.object;
         for condition in &status.conditions {
-            let healthy = if condition.r#type == "Conflicted" { ConditionStatus::False } else { ConditionStatus::True };
+            let healthy =
+                if condition.r#type == "Conflicted" { ConditionStatus::False } else { ConditionStatus::True };
             if condition.status != healthy {
                 tracing::warn!(
                     kind = object.kind,
@@ -107,9 +103,8 @@ pub(super) struct Seen {
 impl Reloader {
     /// Runs until the process drains; then closes the sockets.
     pub(super) async fn run(mut self, mut phase: watch::Receiver<Phase>) {
-        let watch = Watch::new(
-            self.source.paths.iter().map(PathBuf::as_path).chain(self.source.identity.folders()),
-        );
+        let watch =
+            Watch::new(self.source.paths.iter().map(PathBuf::as_path).chain(self.source.identity.folders()));
         self.note_expiry();
         loop {
             tokio::select! {
@@ -133,7 +128,10 @@ impl Reloader {
                     let error = error.to_string();
                     if error != self.seen.error {
                         self.shared.telemetry.metrics.reload("refused");
-                        tracing::error!(error, "the configuration was refused; the one before stays in force");
+                        tracing::error!(
+                            error,
+                            "the configuration was refused; the one before stays in force"
+                        );
                         self.seen.error = error;
                     }
                 }
@@ -152,7 +150,10 @@ impl Reloader {
             Err(error) => {
                 let error = format!("{error:#}");
                 if error != self.seen.error {
-                    tracing::error!(error, "the identity files cannot be used; the identity before stays in force");
+                    tracing::error!(
+                        error,
+                        "the identity files cannot be used; the identity before stays in force"
+                    );
                     self.seen.error = error;
                 }
                 Arc::clone(&now.material)

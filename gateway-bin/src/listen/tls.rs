@@ -29,7 +29,8 @@ struct Handshaken {
 pub(super) async fn serve(acceptor: &Acceptor, stream: TcpStream, peer: SocketAddr, port: u16) {
     let metrics = &acceptor.shared.telemetry.metrics;
     let local = stream.local_addr().ok();
-    let handshaken = tokio::time::timeout(acceptor.handshake_timeout, handshake(acceptor, stream, port)).await;
+    let handshaken =
+        tokio::time::timeout(acceptor.handshake_timeout, handshake(acceptor, stream, port)).await;
     let handshaken = match handshaken {
         Ok(Ok(handshaken)) => handshaken,
         Ok(Err(error)) => {
@@ -67,10 +68,11 @@ async fn handshake(acceptor: &Acceptor, stream: TcpStream, port: u16) -> Result<
         let runtime = acceptor.shared.runtime.load();
         let gateway = runtime.on_port(port).ok_or("the port is not served any more")?;
         let hello = start.client_hello();
-        let at = gateway.router.listener(port, hello.server_name()).ok_or_else(|| match hello.server_name() {
-            Some(name) => format!("no listener is for `{}`", name.escape_debug()),
-            None => "no listener is for connections without a server name".to_owned(),
-        })?;
+        let at =
+            gateway.router.listener(port, hello.server_name()).ok_or_else(|| match hello.server_name() {
+                Some(name) => format!("no listener is for `{}`", name.escape_debug()),
+                None => "no listener is for connections without a server name".to_owned(),
+            })?;
         let listener = gateway.listeners.get(at).ok_or("the listener is gone")?;
         let tls = listener.tls.as_ref().ok_or("the listener has no TLS settings")?;
         (

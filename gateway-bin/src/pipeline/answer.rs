@@ -178,7 +178,8 @@ mod tests {
                 ("access-control-max-age", "7"),
             ],
         );
-        let other = CorsFilter { allow_origins: vec!["https://example.org".to_owned()], ..CorsFilter::default() };
+        let other =
+            CorsFilter { allow_origins: vec!["https://example.org".to_owned()], ..CorsFilter::default() };
         check_preflight(&other, 403, &[("vary", "origin")]);
         assert!(is_preflight(&parts(&PREFLIGHT)));
         assert!(!is_preflight(&parts(&PREFLIGHT[..1])));
@@ -186,7 +187,8 @@ mod tests {
 
     #[test]
     fn an_upstreams_own_cors_headers_do_not_survive() {
-        let cors = CorsFilter { allow_origins: vec!["https://example.org".to_owned()], ..CorsFilter::default() };
+        let cors =
+            CorsFilter { allow_origins: vec!["https://example.org".to_owned()], ..CorsFilter::default() };
         let mut headers = HeaderMap::new();
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
         add_cors_headers(&cors, &parts(&PREFLIGHT).headers, &mut headers);

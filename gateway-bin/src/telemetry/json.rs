@@ -51,7 +51,9 @@ fn escape(out: &mut String, char: char) {
         '\\' => out.push_str("\\\\"),
         '\n' => out.push_str("\\n"),
         // Control characters, and what moves text around on a terminal or ends a line elsewhere.
-        char if char.is_control() || matches!(char, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
+        char if char.is_control()
+            || matches!(char, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
+        {
             out.push_str(&format!("\\u{:04x}", u32::from(char)));
         }
         char => out.push(char),

@@ -49,11 +49,19 @@ impl Metrics {
     pub(crate) fn new() -> Self {
         let mut registry = Registry::with_prefix("agentic_gateway");
         let requests = Family::default();
-        registry.register("requests", "Requests by listener, decision, reason and status class", requests.clone());
+        registry.register(
+            "requests",
+            "Requests by listener, decision, reason and status class",
+            requests.clone(),
+        );
         let messages = Family::default();
         registry.register("mcp_messages", "MCP messages by method and decision", messages.clone());
         let authorizer_calls = Family::default();
-        registry.register("authorizer_calls", "Questions to external authorizers by result", authorizer_calls.clone());
+        registry.register(
+            "authorizer_calls",
+            "Questions to external authorizers by result",
+            authorizer_calls.clone(),
+        );
         // 50 us to 13 s in steps of 4.
         let buckets = std::iter::successors(Some(0.000_05), |bound| Some(bound * 4.0)).take(10);
         let duration = Histogram::new(buckets);
@@ -69,7 +77,11 @@ impl Metrics {
         let connections = Gauge::default();
         registry.register("connections", "Open client connections", connections.clone());
         let generation = Gauge::default();
-        registry.register("config_generation", "Counts the configurations that were put in force", generation.clone());
+        registry.register(
+            "config_generation",
+            "Counts the configurations that were put in force",
+            generation.clone(),
+        );
         let identity_expiry = Gauge::default();
         registry.register(
             "identity_expiry_seconds",

@@ -68,7 +68,8 @@ impl IdentityFiles {
             let path = dir.join(CREDENTIAL);
             if path.exists() {
                 let pem = read_file(&path, &mut fingerprint)?;
-                let key = certified_key(&pem, &pem).map_err(|error| anyhow!("`{}`: {error}", path.display()))?;
+                let key =
+                    certified_key(&pem, &pem).map_err(|error| anyhow!("`{}`: {error}", path.display()))?;
                 let leaf = key.end_entity_cert().with_context(|| format!("`{}`", path.display()))?;
                 let id = identity_of(leaf).with_context(|| format!("`{}`", path.display()))?;
                 own_id = Some(Arc::new(id));

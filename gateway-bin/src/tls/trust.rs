@@ -62,9 +62,8 @@ impl TrustDomains {
     pub fn new(bundles: impl IntoIterator<Item = TrustBundle>) -> Result<Self, rustls::Error> {
         let mut stores: BTreeMap<String, RootCertStore> = BTreeMap::new();
         for bundle in bundles {
-            let store = stores
-                .entry(bundle.trust_domain().as_str().to_owned())
-                .or_insert_with(RootCertStore::empty);
+            let store =
+                stores.entry(bundle.trust_domain().as_str().to_owned()).or_insert_with(RootCertStore::empty);
             for root in bundle.roots() {
                 store.add(root.clone())?;
             }
@@ -93,7 +92,11 @@ impl TrustDomains {
     ///
     /// # Errors
     /// Why it gives none.
-    pub fn client_identity(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<SpiffeId, Untrusted> {
+    pub fn client_identity(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<SpiffeId, Untrusted> {
         let (leaf, intermediates, id, domain) = self.read(chain)?;
         domain.clients.verify_client_cert(leaf, intermediates, now).map_err(Untrusted::Chain)?;
         Ok(id)
@@ -103,7 +106,11 @@ impl TrustDomains {
     ///
     /// # Errors
     /// Why it gives none.
-    pub fn server_identity(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<SpiffeId, Untrusted> {
+    pub fn server_identity(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<SpiffeId, Untrusted> {
         let (leaf, intermediates, id, domain) = self.read(chain)?;
         let parsed = ParsedCertificate::try_from(leaf).map_err(Untrusted::Chain)?;
         rustls::client::verify_server_cert_signed_by_trust_anchor(

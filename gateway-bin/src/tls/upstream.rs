@@ -115,9 +115,11 @@ impl ServerCertVerifier for UpstreamVerifier {
 fn has_uri(leaf: &[u8], wanted: &[String]) -> bool {
     let Ok((_, leaf)) = X509Certificate::from_der(leaf) else { return false };
     let Ok(Some(names)) = leaf.subject_alternative_name() else { return false };
-    names.value.general_names.iter().any(
-        |name| matches!(name, GeneralName::URI(uri) if wanted.iter().any(|wanted| wanted == uri)),
-    )
+    names
+        .value
+        .general_names
+        .iter()
+        .any(|name| matches!(name, GeneralName::URI(uri) if wanted.iter().any(|wanted| wanted == uri)))
 }
 
 /// The configuration of connections to a backend.
@@ -178,10 +180,9 @@ impl ServerCertVerifier for GatewayVerifier {
         let mut chain = Vec::with_capacity(intermediates.len() + 1);
         chain.push(end_entity.clone());
         chain.extend(intermediates.iter().cloned());
-        let id = self
-            .trust
-            .server_identity(&chain, now)
-            .map_err(|error| Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error)))))?;
+        let id = self.trust.server_identity(&chain, now).map_err(|error| {
+            Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
+        })?;
         if id != self.id {
             return Err(Error::InvalidCertificate(CertificateError::NotValidForName));
         }
@@ -221,10 +222,13 @@ pub fn sidecar_config(
     gateway: Option<&SpiffeId>,
     system: &ExtraRoots,
 ) -> Result<ClientConfig, String> {
-    let own = material.credential.as_ref().ok_or("there is no credential-bundle.pem in the identity folder")?;
+    let own =
+        material.credential.as_ref().ok_or("there is no credential-bundle.pem in the identity folder")?;
     let verifier: Arc<dyn ServerCertVerifier> = match gateway {
         Some(id) => Arc::new(GatewayVerifier { id: id.clone(), trust: Arc::clone(&material.trust) }),
-        None => Arc::new(UpstreamVerifier { roots: Arc::clone(system.all()), dns: Vec::new(), uris: Vec::new() }),
+        None => {
+            Arc::new(UpstreamVerifier { roots: Arc::clone(system.all()), dns: Vec::new(), uris: Vec::new() })
+        }
     };
     let mut config = with_verifier(verifier)?
         .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(Arc::clone(own))));

@@ -71,7 +71,8 @@ impl Resolver {
         let found = tokio::net::lookup_host((host.as_str(), port))
             .await
             .map_err(|error| format!("`{host}` does not resolve: {error}"))?;
-        let (refused, usable): (Vec<_>, Vec<_>) = found.partition(|address| !self.lenient && is_local(address.ip()));
+        let (refused, usable): (Vec<_>, Vec<_>) =
+            found.partition(|address| !self.lenient && is_local(address.ip()));
         if usable.is_empty() {
             return Err(match refused.first() {
                 Some(address) => format!(
@@ -91,7 +92,11 @@ impl Resolver {
 fn is_local(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(ip) => {
-            ip.is_loopback() || ip.is_link_local() || ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast()
+            ip.is_loopback()
+                || ip.is_link_local()
+                || ip.is_unspecified()
+                || ip.is_broadcast()
+                || ip.is_multicast()
         }
         IpAddr::V6(ip) => {
             ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified() || ip.is_multicast()
@@ -226,8 +231,18 @@ mod tests {
     #[test]
     fn local_addresses() {
         for local in [
-            "127.0.0.1", "127.9.9.9", "169.254.169.254", "0.0.0.0", "::1", "::", "fe80::1", "::ffff:127.0.0.1",
-            "::ffff:169.254.169.254", "224.0.0.1", "ff02::1", "255.255.255.255",
+            "127.0.0.1",
+            "127.9.9.9",
+            "169.254.169.254",
+            "0.0.0.0",
+            "::1",
+            "::",
+            "fe80::1",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "224.0.0.1",
+            "ff02::1",
+            "255.255.255.255",
         ] {
             assert!(is_local(local.parse().unwrap()), "{local}");
         }

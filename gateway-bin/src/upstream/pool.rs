@@ -56,7 +56,10 @@ impl Lease {
         let now = Instant::now();
         let limit = self.pool.dialer.idle_timeout;
         // The oldest stand first.
-        while idle.first().is_some_and(|first| now.duration_since(first.since) > limit || first.sender.is_closed()) {
+        while idle
+            .first()
+            .is_some_and(|first| now.duration_since(first.since) > limit || first.sender.is_closed())
+        {
             idle.remove(0);
         }
         if idle.len() < MAX_IDLE {
@@ -95,7 +98,10 @@ impl EndpointPool {
     }
 
     /// Sends a request. With the error comes the request, if nothing of it was sent.
-    pub(crate) async fn send(self: &Arc<Self>, request: Request<OutBody>) -> Result<Response<UpstreamBody>, Unsent> {
+    pub(crate) async fn send(
+        self: &Arc<Self>,
+        request: Request<OutBody>,
+    ) -> Result<Response<UpstreamBody>, Unsent> {
         let mut request = request;
         let mut stale = 0;
         loop {

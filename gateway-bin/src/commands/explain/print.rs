@@ -1,5 +1,5 @@
 //! How an explanation is printed.
-use authz_core::{Effect, Engine, Explanation, LevelExplanation, Reason, RuleOutcome, Traffic};
+use authz_core::{Effect, Explanation, LevelExplanation, Reason, RuleOutcome, Traffic};
 use serde_json::{Value, json};
 
 use super::together;
@@ -23,7 +23,7 @@ pub(super) struct Message {
 }
 
 impl Message {
-    pub(super) fn new(traffic: &Traffic<'_>, explanation: Explanation, engine: &Engine) -> Self {
+    pub(super) fn new(traffic: &Traffic<'_>, explanation: Explanation, authorizers: Vec<String>) -> Self {
         let name = match traffic {
             Traffic::Message(message) if message.method().is_empty() => "a response of the client".to_owned(),
             Traffic::Message(message) => message.method().to_owned(),
@@ -32,15 +32,6 @@ impl Message {
             Traffic::OtherJson => "JSON that is no MCP message".to_owned(),
             Traffic::NoBody => "no body".to_owned(),
             Traffic::Unparsed => "a body that was not parsed".to_owned(),
-        };
-        let authorizers = if explanation.effect == Effect::Delegate {
-            engine
-                .authorizers()
-                .iter()
-                .map(|authorizer| format!("{}:{}", authorizer.backend.object, authorizer.backend.port.unwrap_or_default()))
-                .collect()
-        } else {
-            Vec::new()
         };
         Self { name, explanation, authorizers }
     }
@@ -64,7 +55,13 @@ impl Explained {
 
     pub(super) fn decided(messages: Vec<Message>, subject: &str) -> Self {
         let effect = together(messages.iter().map(|message| message.explanation.effect));
-        Self { decision: effect_name(effect), refused: None, route: None, subject: subject.to_owned(), messages }
+        Self {
+            decision: effect_name(effect),
+            refused: None,
+            route: None,
+            subject: subject.to_owned(),
+            messages,
+        }
     }
 
     /// Adds where the request would go.
@@ -114,7 +111,11 @@ impl Explained {
                 effect_name(message.explanation.effect)
             ));
             for (name, level) in levels(&message.explanation) {
-                out.push_str(&format!("    {name}: {} ({})", effect_name(level.effect), reason(level.reason)));
+                out.push_str(&format!(
+                    "    {name}: {} ({})",
+                    effect_name(level.effect),
+                    reason(level.reason)
+                ));
                 if let Some((policy, rule)) = &level.determining {
                     out.push_str(&format!(", by {policy}"));
                     if let Some(rule) = rule {

@@ -1,0 +1,16 @@
+//! The gateway over real sockets.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::map_err_ignore,
+    reason = "all of it is tests"
+)]
+mod drain;
+mod identity;
+mod protocol;
+mod reload;
+mod sessions;
+mod sidecar;
+mod support;

@@ -1,0 +1,90 @@
+//! Configurations that change while the gateway runs.
+use std::fs;
+
+use crate::support::{
+    AGENT, DENIED, Upstream, World, allow_tools, ca, eventually, manifests, write_identity,
+};
+
+#[tokio::test]
+async fn a_change_of_policy_shows_on_an_open_connection() {
+    let upstream = Upstream::json().await;
+    let world = World::start(&manifests(upstream.address, &allow_tools("get-sum"))).await;
+    let agent = tokio::sync::Mutex::new(world.client(AGENT).await);
+    assert_ne!(agent.lock().await.call("get-sum").await.body, DENIED);
+    fs::write(world.manifests(), manifests(upstream.address, &allow_tools("echo"))).unwrap();
+    eventually("the new policy is in force", || async {
+        agent.lock().await.call("get-sum").await.body == DENIED
+    })
+    .await;
+    assert_ne!(agent.lock().await.call("echo").await.body, DENIED);
+}
+
+#[tokio::test]
+async fn an_invalid_file_never_replaces_a_good_configuration() {
+    let upstream = Upstream::json().await;
+    let world = World::start(&manifests(upstream.address, &allow_tools("get-sum"))).await;
+    let mut agent = world.client(AGENT).await;
+    let mut generation = world.gateway.generation();
+    let first = *generation.borrow_and_update();
+    let admin = world.gateway.admin_address();
+    for bad in [
+        "kind: [",
+        "apiVersion: agentic.networking.x-k8s.io/v0alpha0\nkind: XAccessPolicy\nmetadata: {name: x, namespace: ns}\nspec: {rulez: []}\n",
+    ] {
+        let refused = refusals(admin).await;
+        fs::write(world.manifests(), bad).unwrap();
+        eventually("the file was read and refused", || async { refusals(admin).await > refused }).await;
+        assert_ne!(agent.call("get-sum").await.body, DENIED);
+        assert_eq!(agent.call("echo").await.body, DENIED);
+    }
+    assert_eq!(*generation.borrow_and_update(), first);
+    fs::write(world.manifests(), manifests(upstream.address, &allow_tools("echo"))).unwrap();
+    generation.changed().await.unwrap();
+    assert_ne!(agent.call("echo").await.body, DENIED);
+}
+
+async fn refusals(admin: std::net::SocketAddr) -> u64 {
+    let text =
+        crate::support::Client::plain(admin).await.request("GET", "/metrics", &[], "").await.unwrap().body;
+    text.lines()
+        .find_map(|line| line.strip_prefix("agentic_gateway_config_reloads_total{result=\"refused\"} "))
+        .map_or(0, |count| count.parse().unwrap())
+}
+
+#[tokio::test]
+async fn ports_come_and_go_without_touching_others() {
+    let upstream = Upstream::json().await;
+    let text = manifests(upstream.address, &allow_tools("get-sum"));
+    let world = World::start(&text).await;
+    let mut agent = world.client(AGENT).await;
+    let (https, plain) = (world.address(10001), world.address(10002));
+
+    let moved = text
+        .replace("{name: plain, protocol: HTTP, port: 10002}", "{name: plain, protocol: HTTP, port: 10003}");
+    fs::write(world.manifests(), moved).unwrap();
+    eventually("the new port is open", || async { world.gateway.bound().contains_key(&10003) }).await;
+    assert_eq!(world.gateway.bound().get(&10002), None);
+    assert_eq!(world.address(10001), https);
+    assert_ne!(agent.call("get-sum").await.body, DENIED, "the open connection goes on");
+    eventually("the old port is closed", || async { tokio::net::TcpStream::connect(plain).await.is_err() })
+        .await;
+}
+
+#[tokio::test]
+async fn bundles_and_certificates_rotate_without_dropping_connections() {
+    let upstream = Upstream::json().await;
+    let mut world = World::start(&manifests(upstream.address, &allow_tools("get-sum"))).await;
+    let mut old = world.client(AGENT).await;
+    assert_ne!(old.call("get-sum").await.body, DENIED);
+    let next = ca("cluster.local");
+    write_identity(&world.dir.path().join("identity"), &next, "spiffe://cluster.local/ns/ns/sa/gateway");
+    world.ca = next;
+    let id = crate::support::svid(
+        &world.ca,
+        AGENT,
+        std::time::SystemTime::now() + std::time::Duration::from_secs(60),
+    );
+    eventually("the new CA is in force", || async { world.try_client(Some(&id)).await.is_ok() }).await;
+    assert_ne!(world.client(AGENT).await.call("get-sum").await.body, DENIED);
+    assert_ne!(old.call("get-sum").await.body, DENIED, "the open connection goes on");
+}
