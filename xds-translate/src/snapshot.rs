@@ -181,8 +181,6 @@ pub struct AuthorizerBackend {
     pub authority: String,
     /// Ready endpoints; empty where the reference does not resolve (then the policy fails closed anyway).
     pub endpoints: Vec<Endpoint>,
-    /// TLS to it, from a BackendTLSPolicy that targets its Service; `None`: plain. Never plain where there is one.
-    pub tls: Option<UpstreamTls>,
 }
 
 /// One rule of an HTTPRoute, with its matches.

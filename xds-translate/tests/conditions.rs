@@ -692,11 +692,8 @@ fn authorizers() {
     let of_routes = grant.replace("XAccessPolicy", "HTTPRoute");
     check(to_other, &format!("{other}---\n{of_routes}"), &closed("RefNotPermitted"));
 
-    // Its Service's TLS is the authorizer's.
-    let resolution = resolved(&[BASE, GATEWAY, &with("{name: s, port: 80}"), TLS_POLICY]);
-    let authorizer = &snapshot(&resolution).authorizers[0];
-    assert_eq!(authorizer.authority, "s.ns.svc");
-    assert_eq!(authorizer.tls.as_ref().unwrap().server_name, "s.example.com");
+    // Authorizers are asked without TLS, so a Service that asks for it cannot be one.
+    check("{name: s, port: 80}", TLS_POLICY, &closed("BackendNotFound"));
     let broken = TLS_POLICY.replace("System", "example.com/x");
     check("{name: s, port: 80}", &broken, &closed("BackendNotFound"));
 }

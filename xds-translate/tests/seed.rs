@@ -106,7 +106,6 @@ fn listeners_backends_and_authorizers() {
         [AuthorizerBackend {
             authority: "authz.quickstart-ns.svc".to_owned(),
             endpoints: vec![endpoint([10, 0, 1, 1], 50051)],
-            tls: None,
         }]
     );
     assert_eq!(snapshot.engine.authorizers().len(), 1);

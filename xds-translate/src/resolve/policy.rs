@@ -138,6 +138,13 @@ impl Surroundings<'_, '_> {
                     "a BackendTLSPolicy that targets Service `{name}` cannot be enforced; see its status"
                 ),
             }),
+            // Plain text where an object asks for TLS would be worse than no answer.
+            Ok(backend) if backend.tls.is_some() => Some(Fault::BackendNotFound {
+                message: format!(
+                    "a BackendTLSPolicy asks for TLS to Service `{name}`, and authorizers are asked without TLS; \
+                     delete it, or refer to a Service without one"
+                ),
+            }),
             Ok(_) => None,
         }
     }
@@ -160,9 +167,9 @@ impl Surroundings<'_, '_> {
                         Destination::Endpoints(endpoints) => endpoints,
                         Destination::Hostname { .. } => Vec::new(),
                     };
-                    (AuthorizerBackend { authority, endpoints, tls: backend.tls }, id)
+                    (AuthorizerBackend { authority, endpoints }, id)
                 }
-                None => (AuthorizerBackend { authority, endpoints: Vec::new(), tls: None }, None),
+                None => (AuthorizerBackend { authority, endpoints: Vec::new() }, None),
             }
         });
         resolved.collect()
