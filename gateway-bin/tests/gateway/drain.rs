@@ -72,6 +72,28 @@ async fn what_does_not_end_is_cut_off_after_the_drain_timeout() {
 }
 
 #[tokio::test]
+async fn an_event_stream_ends_when_a_new_policy_would_deny_it() {
+    let (upstream, send, _) = slow().await;
+    let world = World::start(&manifests(upstream.address, &allow_tools("get-sum"))).await;
+    let mut agent = world.client(AGENT).await;
+    let request = http::Request::builder()
+        .method("POST")
+        .uri("/mcp")
+        .header("host", "gateway.test")
+        .header("content-type", "application/json")
+        .header("accept", "application/json, text/event-stream")
+        .body(http_body_util::Full::new(Bytes::from(call("get-sum"))))
+        .unwrap();
+    let mut body = agent.send(request).await.unwrap().into_body();
+    send.send("data: 1\n\n").unwrap();
+    assert!(body.frame().await.unwrap().is_ok());
+    std::fs::write(world.manifests(), manifests(upstream.address, &allow_tools("echo"))).unwrap();
+    let end = tokio::time::timeout(Duration::from_secs(10), body.frame()).await.unwrap();
+    assert!(!matches!(end, Some(Ok(_))), "no event comes any more");
+    drop(send);
+}
+
+#[tokio::test]
 async fn events_arrive_as_they_are_sent() {
     let (upstream, send, _) = slow().await;
     let world = World::start(&manifests(upstream.address, &allow_tools("get-sum"))).await;

@@ -43,7 +43,9 @@ async fn http2_is_spoken_where_the_client_offers_it() {
     let world = World::start(&manifests(upstream.address, &allow_tools("get-sum"))).await;
     let own = svid(&world.ca, AGENT, SystemTime::now() + HOUR);
     let mut agent =
-        Client::tls(world.address(10001), &world.ca, Some(&own), "gateway.test", true).await.unwrap();
+        Client::tls(world.address(10001), &world.ca.roots_pem(), Some(&own), "gateway.test", true)
+            .await
+            .unwrap();
     assert_eq!(agent.call("get-sum").await.status.as_u16(), 200);
     assert_eq!(agent.call("echo").await.body, DENIED);
     let [seen] = upstream.seen().try_into().unwrap();

@@ -9,8 +9,11 @@
 )]
 mod drain;
 mod identity;
+mod listeners;
 mod protocol;
 mod reload;
 mod sessions;
 mod sidecar;
 mod support;
+mod telemetry;
+mod upstreams;

@@ -1,21 +1,12 @@
 //! Sealed sessions: semantics, section 3.
 use http::Response;
 
-use crate::support::{AGENT, OTHER, Upstream, World, allow_tools, call, full, manifests};
+use crate::support::{AGENT, OTHER, Upstream, World, allow_tools, call, full, manifests, session_upstream};
 
 const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#;
 
 async fn world() -> (Upstream, World) {
-    let upstream = Upstream::start(|seen| {
-        let mut response = Response::builder().header("content-type", "application/json");
-        // As servers do: a session of its own for each initialize, and the same id with every answer.
-        match seen.headers.get("mcp-session-id") {
-            Some(id) => response = response.header("mcp-session-id", id),
-            None => response = response.header("mcp-session-id", "server-side-id"),
-        }
-        response.body(full(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#)).unwrap()
-    })
-    .await;
+    let upstream = session_upstream().await;
     let world = World::start(&manifests(upstream.address, &allow_tools("get-sum"))).await;
     (upstream, world)
 }

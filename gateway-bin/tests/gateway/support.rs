@@ -49,8 +49,7 @@ pub(crate) fn ca(trust_domain: &str) -> CaPool {
 pub(crate) fn svid(ca: &CaPool, id: &str, not_after: SystemTime) -> IssuedSvid {
     let id: SpiffeId = id.parse().unwrap();
     let dns = ["gateway.test".to_owned()];
-    let mut request = SvidRequest::new(&id, SystemTime::now() - HOUR, not_after);
-    request.dns_names = &dns;
+    let request = SvidRequest::new(&id, SystemTime::now() - HOUR, not_after).with_dns_names(&dns);
     ca.issue(&request).unwrap()
 }
 
@@ -68,6 +67,92 @@ pub(crate) struct Seen {
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+}
+
+async fn serve<IO>(io: IO, record: Arc<Mutex<Vec<Seen>>>, answer: Answer)
+where
+    IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (record, answer) = (Arc::clone(&record), Arc::clone(&answer));
+        async move {
+            let (parts, body) = request.into_parts();
+            let seen = Seen {
+                method: parts.method,
+                path: parts.uri.to_string(),
+                headers: parts.headers,
+                body: body.collect().await?.to_bytes(),
+            };
+            record.lock().unwrap().push(seen.clone());
+            Ok::<_, hyper::Error>(answer(&seen))
+        }
+    });
+    let served = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(io), service);
+    drop(served.await);
+}
+
+/// A server that gives sessions, as real ones do: an id for each `initialize`, and the same id with every answer.
+pub(crate) async fn session_upstream() -> Upstream {
+    Upstream::start(|seen| {
+        let id = seen.headers.get("mcp-session-id").map_or("server-side-id", |id| id.to_str().unwrap());
+        Response::builder()
+            .header("content-type", "application/json")
+            .header("mcp-session-id", id)
+            .body(full(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#))
+            .unwrap()
+    })
+    .await
+}
+
+/// An upstream behind TLS, with a certificate of a CA of its own.
+pub(crate) struct TlsUpstream {
+    pub(crate) address: SocketAddr,
+    pub(crate) roots: PathBuf,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    _dir: TempDir,
+}
+
+impl TlsUpstream {
+    pub(crate) async fn start(name: &str) -> Self {
+        let issuer = ca("upstream.test");
+        let id: SpiffeId = "spiffe://upstream.test/server".parse().unwrap();
+        let dns = [name.to_owned()];
+        let request =
+            SvidRequest::new(&id, SystemTime::now() - HOUR, SystemTime::now() + HOUR).with_dns_names(&dns);
+        let own = issuer.issue(&request).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let roots = dir.path().join("roots.pem");
+        fs::write(&roots, issuer.roots_pem()).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(own.key_pem.as_ref().unwrap().as_bytes()).unwrap();
+        let config =
+            rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(own.chain, key)
+                .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let record = Arc::clone(&seen);
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (acceptor, record) = (acceptor.clone(), Arc::clone(&record));
+                tokio::spawn(async move {
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        serve(stream, record, Arc::new(|_| json_response("{}"))).await;
+                    }
+                });
+            }
+        });
+        Self { address, roots, seen, _dir: dir }
+    }
+
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
 }
 
 type Answer = Arc<dyn Fn(&Seen) -> Response<BoxBody<Bytes, Infallible>> + Send + Sync>;
@@ -90,26 +175,7 @@ impl Upstream {
         let task = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let (record, answer) = (Arc::clone(&record), Arc::clone(&answer));
-                tokio::spawn(async move {
-                    let service = service_fn(move |request: Request<Incoming>| {
-                        let (record, answer) = (Arc::clone(&record), Arc::clone(&answer));
-                        async move {
-                            let (parts, body) = request.into_parts();
-                            let seen = Seen {
-                                method: parts.method,
-                                path: parts.uri.to_string(),
-                                headers: parts.headers,
-                                body: body.collect().await?.to_bytes(),
-                            };
-                            record.lock().unwrap().push(seen.clone());
-                            Ok::<_, hyper::Error>(answer(&seen))
-                        }
-                    });
-                    let served = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service);
-                    drop(served.await);
-                });
+                tokio::spawn(serve(stream, Arc::clone(&record), Arc::clone(&answer)));
             }
         });
         Self { address, seen, _task: task }
@@ -207,14 +273,27 @@ pub(crate) struct World {
     pub(crate) gateway: Gateway,
     pub(crate) ca: CaPool,
     pub(crate) dir: TempDir,
+    /// Roots of the listener's certificate, where they are not the identities'.
+    pub(crate) server_roots: Option<String>,
 }
 
 impl World {
+    pub(crate) async fn start_logged(
+        manifests: &str,
+    ) -> (Self, tokio::sync::mpsc::UnboundedReceiver<String>) {
+        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+        (Self::start_all(manifests, &[], AccessLog::Channel(sender)).await, receiver)
+    }
+
     pub(crate) async fn start(manifests: &str) -> Self {
         Self::start_with(manifests, &[]).await
     }
 
     pub(crate) async fn start_with(manifests: &str, more: &[&str]) -> Self {
+        Self::start_all(manifests, more, AccessLog::Off).await
+    }
+
+    async fn start_all(manifests: &str, more: &[&str], access_log: AccessLog) -> Self {
         let ca = ca("cluster.local");
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("identity")).unwrap();
@@ -222,8 +301,8 @@ impl World {
         write_identity(&dir.path().join("identity"), &ca, "spiffe://cluster.local/ns/ns/sa/gateway");
         fs::write(dir.path().join("manifests/all.yaml"), manifests).unwrap();
         let args = run_args(dir.path(), more);
-        let gateway = Gateway::start(&args, AccessLog::Off).await.unwrap();
-        Self { gateway, ca, dir }
+        let gateway = Gateway::start(&args, access_log).await.unwrap();
+        Self { gateway, ca, dir, server_roots: None }
     }
 
     pub(crate) fn manifests(&self) -> PathBuf {
@@ -240,7 +319,8 @@ impl World {
     }
 
     pub(crate) async fn try_client(&self, svid: Option<&IssuedSvid>) -> Result<Client, String> {
-        Client::tls(self.address(10001), &self.ca, svid, "gateway.test", false).await
+        let roots = self.server_roots.clone().unwrap_or_else(|| self.ca.roots_pem());
+        Client::tls(self.address(10001), &roots, svid, "gateway.test", false).await
     }
 
     pub(crate) async fn plain_client(&self) -> Client {
@@ -301,13 +381,13 @@ impl Client {
 
     pub(crate) async fn tls(
         address: SocketAddr,
-        ca: &CaPool,
+        server_roots: &str,
         svid: Option<&IssuedSvid>,
         name: &str,
         http2: bool,
     ) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
-        for root in CertificateDer::pem_slice_iter(ca.roots_pem().as_bytes()) {
+        for root in CertificateDer::pem_slice_iter(server_roots.as_bytes()) {
             roots.add(root.unwrap()).unwrap();
         }
         let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
