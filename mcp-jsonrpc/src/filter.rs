@@ -22,11 +22,16 @@ enum Reason {
     /// The key at this byte could be taken for the other.
     KeyVariant(usize, &'static str),
     EventTooLarge(usize),
+    AmbiguousLine,
 }
 
 impl FilterError {
     pub(crate) fn event_too_large(limit: usize) -> Self {
         Self { reason: Reason::EventTooLarge(limit) }
+    }
+
+    pub(crate) fn ambiguous_line() -> Self {
+        Self { reason: Reason::AmbiguousLine }
     }
 
     /// Whether an event of a stream was over its limit.
@@ -47,6 +52,9 @@ impl std::fmt::Display for FilterError {
             }
             Reason::EventTooLarge(limit) => {
                 write!(f, "the server's event is over the limit of {limit} bytes")
+            }
+            Reason::AmbiguousLine => {
+                write!(f, "the server's event stream has a line that could be taken for `data`")
             }
         }
     }

@@ -40,7 +40,7 @@ pub struct EventReader {
     /// The previous event was handed out at a CR without waiting for an LF.
     after_cr: bool,
     ended: bool,
-    failed: bool,
+    failed: Option<FilterError>,
 }
 
 impl EventReader {
@@ -51,7 +51,7 @@ impl EventReader {
 
     /// Adds bytes of the stream.
     pub fn push(&mut self, chunk: &[u8]) {
-        if self.failed {
+        if self.failed.is_some() {
             return;
         }
         // What was handed out makes room before the buffer grows: at least half of it, so that the cost stays linear.
@@ -74,19 +74,28 @@ impl EventReader {
     /// The next whole event, `None` when more bytes are needed.
     ///
     /// # Errors
-    /// An event over the limit, and ever after it: nothing more of the stream can be read.
+    /// An event over the limit, or one with a line that is no `data` line and that lenient clients take for one, and
+    /// ever after it: nothing more of the stream can be read.
     pub fn next_event(&mut self) -> Result<Option<Event>, FilterError> {
-        if self.failed {
-            return Err(FilterError::event_too_large(self.max_event_bytes));
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
         }
         let event = self.find_event();
         let end = event.unwrap_or(self.buffer.len());
         if end - self.start > self.max_event_bytes {
-            self.failed = true;
-            self.buffer = Vec::new();
-            return Err(FilterError::event_too_large(self.max_event_bytes));
+            return Err(self.fail(FilterError::event_too_large(self.max_event_bytes)));
         }
-        Ok(event.map(|end| self.take(end)))
+        match event.map(|end| self.take(end)) {
+            Some(None) => Err(self.fail(FilterError::ambiguous_line())),
+            Some(event) => Ok(event),
+            None => Ok(None),
+        }
+    }
+
+    fn fail(&mut self, error: FilterError) -> FilterError {
+        self.buffer = Vec::new();
+        self.failed = Some(error.clone());
+        error
     }
 
     /// What is left when the stream ends: bytes of an event that never ended (clients discard them). Nothing if the
@@ -94,7 +103,7 @@ impl EventReader {
     /// mistaken for a fragment.
     pub fn finish(mut self) -> Vec<u8> {
         self.ended = true;
-        if self.failed || self.find_event().is_some() {
+        if self.failed.is_some() || self.find_event().is_some() {
             return Vec::new();
         }
         self.buffer.split_off(self.start)
@@ -158,8 +167,8 @@ impl EventReader {
         Some(())
     }
 
-    /// Hands out the event that ends there.
-    fn take(&mut self, end: usize) -> Event {
+    /// Hands out the event that ends there; `None` if one of its lines could be taken for `data`.
+    fn take(&mut self, end: usize) -> Option<Event> {
         let raw = self.buffer.get(self.start..end).unwrap_or_default().to_vec();
         let mut rest = self.buffer.get(self.content..end).unwrap_or_default();
         let mut data = Vec::new();
@@ -180,11 +189,45 @@ impl EventReader {
                     data.extend_from_slice(value.strip_prefix(b" ").unwrap_or(value));
                 }
                 _ if line.is_empty() => {}
+                _ if could_be_data(line) => return None,
                 _ => other_fields.extend_from_slice(whole),
             }
         }
         (self.start, self.content, self.lone_cr) = (end, end, false);
-        Event { raw, data, other_fields }
+        Some(Event { raw, data, other_fields })
+    }
+}
+
+/// Whether some client takes this line, which is no `data` line, for one: because it drops what stands around the
+/// field's name, or a byte-order mark read as Latin-1, or folds case; or because it ends lines where Python's
+/// `str.splitlines` does.
+fn could_be_data(line: &[u8]) -> bool {
+    let mut rest = Some(line);
+    while let Some(text) = rest {
+        let (part, after) = split_leniently(text);
+        let name = part.split(|byte| *byte == b':').next().unwrap_or_default();
+        let start = name.iter().position(u8::is_ascii_alphanumeric).unwrap_or(name.len());
+        let end = name.iter().rposition(u8::is_ascii_alphanumeric).map_or(start, |last| last + 1);
+        if name.get(start..end).is_some_and(|name| name.eq_ignore_ascii_case(b"data")) {
+            return true;
+        }
+        rest = after;
+    }
+    false
+}
+
+/// What comes before and after the first character that ends a line for `str.splitlines` and not in an event stream.
+fn split_leniently(text: &[u8]) -> (&[u8], Option<&[u8]>) {
+    let ends = |tail: &[u8]| match tail {
+        [0x0b | 0x0c | 0x1c..=0x1e, ..] => Some(1),
+        [0xc2, 0x85, ..] => Some(2),
+        [0xe2, 0x80, 0xa8 | 0xa9, ..] => Some(3),
+        _ => None,
+    };
+    let found = (0..text.len()).find_map(|at| Some((at, ends(text.get(at..)?)?)));
+    match found {
+        Some((at, length)) => (text.get(..at).unwrap_or_default(), text.get(at + length..)),
+        None => (text, None),
     }
 }
 
@@ -253,13 +296,16 @@ mod tests {
             "",
         );
         check("\u{feff}data: a\n\n", &[("\u{feff}data: a\n\n", "a", "")], "");
-        check("\u{feff}\u{feff}data: a\n\n", &[("\u{feff}\u{feff}data: a\n\n", "", "\u{feff}data: a\n")], "");
         check("\u{feff}\n", &[("\u{feff}\n", "", "")], "");
         check(": ping\n\n", &[(": ping\n\n", "", ": ping\n")], "");
         check("\n\r\n\r", &[("\n", "", ""), ("\r\n", "", ""), ("\r", "", "")], "");
         check(
-            "datax: a\ndata : b\nDATA: c\n\n",
-            &[("datax: a\ndata : b\nDATA: c\n\n", "", "datax: a\ndata : b\nDATA: c\n")],
+            "datax: a\nmeta data: b\n: data: c\nevent: data: d\nid\n\n",
+            &[(
+                "datax: a\nmeta data: b\n: data: c\nevent: data: d\nid\n\n",
+                "",
+                "datax: a\nmeta data: b\n: data: c\nevent: data: d\nid\n",
+            )],
             "",
         );
         check("data: a\r\rdata: b\r\r", &[("data: a\r\r", "a", ""), ("data: b\r\r", "b", "")], "");
@@ -270,6 +316,71 @@ mod tests {
         check("data: a\n\ndata: b\n", &[("data: a\n\n", "a", "")], "data: b\n");
         check("data: a", &[], "data: a");
         check("data: a\r", &[], "data: a\r");
+    }
+
+    #[test]
+    fn lines_that_some_clients_take_for_data_are_refused() {
+        for line in [
+            // eventsource-parser drops these three characters, which are a byte-order mark in Latin-1.
+            "\u{ef}\u{bb}\u{bf}data: a",
+            "\u{feff}data: a",
+            "\u{feff}data",
+            " data: a",
+            "\tdata:a",
+            "\0data: a",
+            "data : a",
+            "data ",
+            "DATA: a",
+            "Data\u{a0}: a",
+            // Python's `str.splitlines` ends lines here.
+            ": x\u{2028}data: a",
+            ": x\u{2029}\u{2029}data: a",
+            "id: 1\u{85}data: a",
+            "event: x\u{b}data: a",
+            "retry: 1\u{c}data: a",
+            "x\u{1c}data: a",
+            "x\u{1d}data: a",
+            "x\u{1e} data: a\u{1e}x",
+        ] {
+            for before in ["", "\u{feff}", ": ping\n", "data: {}\n", "data: {}\n\n"] {
+                if before.is_empty() && line.starts_with('\u{feff}') {
+                    // The byte-order mark of the stream: it belongs there.
+                    continue;
+                }
+                let stream = format!("{before}{line}\n\n");
+                for size in [1, 2, 3, stream.len()] {
+                    let mut reader = EventReader::new(1 << 10);
+                    let mut refused = None;
+                    for chunk in stream.as_bytes().chunks(size) {
+                        reader.push(chunk);
+                        while let Some(event) = reader.next_event().unwrap_or_else(|error| {
+                            refused = Some(error);
+                            None
+                        }) {
+                            assert_eq!(event.raw, b"data: {}\n\n", "{stream:?}");
+                        }
+                    }
+                    let error = refused.unwrap_or_else(|| panic!("accepted {stream:?}"));
+                    assert!(!error.is_too_large());
+                    assert_eq!(
+                        error.to_string(),
+                        "the server's event stream has a line that could be taken for `data`"
+                    );
+                    reader.push(b"\n\ndata: a\n\n");
+                    assert_eq!(reader.next_event(), Err(error));
+                    assert_eq!(reader.finish(), b"");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn long_lines_of_line_ends_take_linear_time() {
+        let line = ["x".repeat(1 << 20), "\u{b}".repeat(4 << 20), "\n\n".to_owned()].concat();
+        let mut reader = EventReader::new(16 << 20);
+        reader.push(line.as_bytes());
+        let event = reader.next_event().unwrap().unwrap();
+        assert_eq!(event.other_fields.len(), line.len() - 1);
     }
 
     #[test]
