@@ -33,8 +33,8 @@ const AGENT: &str = "agent";
 const OPERATOR: &str = "operator";
 
 const UP: Duration = Duration::from_secs(1);
-/// Longer than the gateway waits for an authorizer (2 s).
-const SILENT: Duration = Duration::from_secs(3);
+/// The gateway waits 2 s for an authorizer: time for the call that was under way, and for one that begins afterwards.
+const SILENT: Duration = Duration::from_secs(5);
 const DOWN: Duration = Duration::from_secs(2);
 /// Within this, after it is back, a delegated call is served.
 const SERVED: Duration = Duration::from_secs(1);

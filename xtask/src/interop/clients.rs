@@ -1,11 +1,7 @@
 //! Real MCP clients, through the real gateway, to the real reference server.
 mod rust;
 
-use std::{
-    fs,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use serde_json::json;
@@ -17,7 +13,7 @@ use super::{
     everything::Everything,
     gateway::{Gateway, HTTPS, Manifests, NAMESPACE, Sidecar, inline_tools},
     http::Target,
-    process::{finish, shown},
+    process::Process,
     report::Report,
     session::{Session, next_event},
 };
@@ -38,8 +34,6 @@ const STEPS: [&str; 9] =
 
 /// For one step.
 const CALLS: Duration = Duration::from_secs(20);
-/// For a whole visit of a script.
-const VISIT: Duration = Duration::from_secs(60);
 
 const AGENT: &str = "adk-agent-sa";
 const OTHER: &str = "other-agent-sa";
@@ -71,11 +65,15 @@ pub(crate) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
     let url = format!("https://localhost:{}/mcp", address.port());
     let visitor = Visitor { ca: certificates.web_ca(), workload: agent.clone() };
 
-    typescript(run, report, &folder, &url, &visitor).await?;
-    python(run, report, &folder, &url, &visitor).await?;
-    for (name, alpn) in [("Rust SDK (rmcp)", &["http/1.1"][..])] {
-        let tls = certificates.client(Some(&agent), alpn)?;
+    typescript(run, report, &everything, &folder, &url, &visitor).await?;
+    python(run, report, &everything, &folder, &url, &visitor).await?;
+    for (name, alpn) in [("Rust SDK (rmcp)", "http/1.1"), ("Rust SDK (rmcp) over HTTP/2", "h2")] {
+        let tls = certificates.client(Some(&agent), &[alpn])?;
+        let ended_before = everything.ended_sessions();
         rust::visit(report, name, &url, tls.as_ref().clone()).await;
+        report
+            .step(&format!("{name}: the server saw the DELETE"), CALLS, deleted(&everything, ended_before))
+            .await;
     }
 
     let sidecar = Sidecar::start(&run.gateway, address, &agent, &certificates.web_ca()).await?;
@@ -83,7 +81,13 @@ pub(crate) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
     let script = fs::canonicalize(folder.join("typescript/client.mjs"))?;
     let mut node = Command::new("node");
     node.arg(script).args(["2", &plain]);
-    script_visit(report, "TypeScript SDK 2 without a certificate, through the sidecar", &mut node).await?;
+    script_visit(
+        report,
+        &everything,
+        "TypeScript SDK 2 without a certificate, through the sidecar",
+        &mut node,
+    )
+    .await?;
 
     let target = |workload: Option<&Workload>| -> anyhow::Result<Target> {
         Ok(Target::tls(address, certificates.client(workload, &["http/1.1"])?))
@@ -107,6 +111,7 @@ impl Visitor {
 async fn typescript(
     run: &Run,
     report: &mut Report,
+    everything: &Everything,
     folder: &Path,
     url: &str,
     visitor: &Visitor,
@@ -120,7 +125,7 @@ async fn typescript(
         let mut node = Command::new("node");
         node.arg(scripts.join("client.mjs")).args([sdk, url]);
         visitor.give(&mut node);
-        script_visit(report, &format!("TypeScript SDK {sdk}"), &mut node).await?;
+        script_visit(report, everything, &format!("TypeScript SDK {sdk}"), &mut node).await?;
     }
     Ok(())
 }
@@ -128,6 +133,7 @@ async fn typescript(
 async fn python(
     run: &Run,
     report: &mut Report,
+    everything: &Everything,
     folder: &Path,
     url: &str,
     visitor: &Visitor,
@@ -140,26 +146,41 @@ async fn python(
         let mut python = Command::new(bin.join("python"));
         python.arg(&script).arg(url);
         visitor.give(&mut python);
-        script_visit(report, &format!("Python SDK {major}"), &mut python).await?;
+        script_visit(report, everything, &format!("Python SDK {major}"), &mut python).await?;
     }
     Ok(())
 }
 
-/// Runs a script to its end. Each of its lines is a step; a step that is missing failed.
-async fn script_visit(report: &mut Report, name: &str, command: &mut Command) -> anyhow::Result<()> {
-    let began = Instant::now();
-    let output = finish(name, command, VISIT).await?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    let done: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("ok ")).collect();
-    if done == STEPS && output.status.success() {
-        for step in STEPS {
-            report.passed(&format!("{name}: {step}"), began.elapsed());
+/// Runs a script to its end. Each line that it prints is a step; the first one that is missing failed.
+async fn script_visit(
+    report: &mut Report,
+    everything: &Everything,
+    name: &str,
+    command: &mut Command,
+) -> anyhow::Result<()> {
+    let ended_before = everything.ended_sessions();
+    let mut script = Process::start(name, command)?;
+    for step in STEPS {
+        let line = format!("ok {step}");
+        let said = script.line(&line, CALLS);
+        if report.step(&format!("{name}: {step}"), CALLS * 2, said).await.is_none() {
+            return Ok(());
         }
-        return Ok(());
     }
-    let missing = STEPS.iter().find(|step| !done.contains(*step)).copied().unwrap_or("a clean end");
-    let error = anyhow::anyhow!("{}\n{}", output.status, shown(&output));
-    report.failed(&format!("{name}: {missing}"), began.elapsed(), &error);
+    report
+        .step(&format!("{name}: the server saw the DELETE, the client ended well"), CALLS, async {
+            ensure!(script.ended(CALLS).await?, "it failed\n{}", script.last_lines());
+            deleted(everything, ended_before).await
+        })
+        .await;
+    Ok(())
+}
+
+/// Waits until the server has ended one more session.
+async fn deleted(everything: &Everything, before: usize) -> anyhow::Result<()> {
+    while everything.ended_sessions() <= before {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use crate::command::root;
 /// It runs as long as this value lives.
 #[derive(Debug)]
 pub(crate) struct Everything {
-    _process: Process,
+    process: Process,
     pub(crate) address: SocketAddr,
 }
 
@@ -30,6 +30,11 @@ impl Everything {
             .env("PORT", address.port().to_string());
         let mut process = Process::start("server-everything", &mut node)?;
         process.until_ready(Duration::from_secs(30), async || accepts(address).await).await?;
-        Ok(Self { _process: process, address })
+        Ok(Self { process, address })
+    }
+
+    /// How many sessions clients ended with DELETE.
+    pub(crate) fn ended_sessions(&self) -> usize {
+        self.process.count("Received session termination request")
     }
 }

@@ -13,7 +13,7 @@ use tokio::{
     sync::watch,
 };
 
-const FIRST_LINES: usize = 100;
+const FIRST_LINES: usize = 1000;
 const LAST_LINES: usize = 40;
 
 /// A program that keeps running. It is killed, by its id, when this value is dropped.
@@ -63,7 +63,7 @@ impl Process {
         Ok(())
     }
 
-    /// Waits for a line that begins so; gives its rest. Only the first hundred lines are looked at.
+    /// Waits for a line that begins so; gives its rest. Only the first thousand lines are looked at.
     pub(crate) async fn line(&mut self, prefix: &str, within: Duration) -> anyhow::Result<String> {
         let mut changed = self.output.changed.subscribe();
         let found = tokio::time::timeout(within, async {
@@ -82,6 +82,19 @@ impl Process {
             Ok(Some(rest)) => Ok(rest),
             _ => bail!("{} did not print `{prefix}`\n{}", self.name, self.last_lines()),
         }
+    }
+
+    /// How many of its first thousand lines begin so.
+    pub(crate) fn count(&self, prefix: &str) -> usize {
+        self.output.count(prefix)
+    }
+
+    /// Waits until it ends by itself; whether it then says that all went well.
+    pub(crate) async fn ended(&mut self, within: Duration) -> anyhow::Result<bool> {
+        let status = tokio::time::timeout(within, self.child.wait())
+            .await
+            .with_context(|| format!("{} is not done after {} s", self.name, within.as_secs()))??;
+        Ok(status.success())
     }
 
     /// Kills it and waits until it is gone.
@@ -192,6 +205,11 @@ impl Output {
     fn find(&self, prefix: &str) -> Option<String> {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.0.iter().find_map(|line| line.strip_prefix(prefix)).map(str::to_owned)
+    }
+
+    fn count(&self, prefix: &str) -> usize {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.0.iter().filter(|line| line.starts_with(prefix)).count()
     }
 
     fn last_lines(&self) -> String {
