@@ -131,6 +131,7 @@ impl Gateway {
         health.become_ready();
         metrics.generation.set(1);
         let (bound_sender, bound) = watch::channel(sockets.bound());
+        let source = Arc::new(source);
         let reloader = Reloader { source, shared: Arc::clone(&shared), sockets, bound: bound_sender, seen };
         let reloading = tokio::spawn(reloader.run(phase.subscribe()));
         Ok(Self {

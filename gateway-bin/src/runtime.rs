@@ -95,6 +95,11 @@ impl Runtime {
         Ok(Self { gateways, ports, material })
     }
 
+    /// The snapshots that it was made of.
+    pub(crate) fn snapshots(&self) -> impl Iterator<Item = &Snapshot> {
+        self.gateways.iter().map(|gateway| &gateway.snapshot)
+    }
+
     fn gateway(&self, name: &NamespacedName) -> Option<&Arc<GatewayRuntime>> {
         self.gateways.iter().find(|gateway| gateway.snapshot.gateway == *name)
     }

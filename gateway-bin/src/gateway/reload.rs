@@ -39,7 +39,7 @@ impl Source {
             return Err(StartError(format!("there is no Gateway `{missing}` of ours in the manifests")));
         }
         report(&resolution.statuses, &[]);
-        let seen = Seen { manifests: contents, statuses: resolution.statuses.clone(), error: String::new() };
+        let seen = Seen { manifests: contents, statuses: resolution.statuses.clone(), ..Seen::default() };
         Ok((self.runtime(resolution, material, None)?, seen))
     }
 
@@ -84,7 +84,7 @@ fn report(statuses: &[ObjectStatus], before: &[ObjectStatus]) {
 
 /// Keeps the configuration in force up to date.
 pub(super) struct Reloader {
-    pub(super) source: Source,
+    pub(super) source: Arc<Source>,
     pub(super) shared: Arc<Shared>,
     pub(super) sockets: Sockets,
     pub(super) bound: watch::Sender<BTreeMap<u16, SocketAddr>>,
@@ -92,12 +92,85 @@ pub(super) struct Reloader {
 }
 
 /// What was read last, to be told apart from what is read next.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Seen {
     manifests: config::Contents,
     statuses: Vec<ObjectStatus>,
-    /// The last error, which is logged once.
+    /// The last errors: each is logged once.
     error: String,
+    identity_error: String,
+}
+
+/// What became of one look at the files.
+struct Look {
+    /// To be put in force, if anything changed.
+    runtime: Option<Runtime>,
+    /// Why the manifests were refused.
+    refused: Option<StartError>,
+}
+
+impl Source {
+    fn look(&self, now: &Runtime, seen: &mut Seen) -> Look {
+        let material = self.material(now, seen);
+        let same_identity = Arc::ptr_eq(&material, &now.material);
+        match self.manifests(now, &material, same_identity, seen) {
+            Ok(runtime) => Look { runtime, refused: None },
+            Err(error) => {
+                // Certificates that rotate do not wait for manifests that are wrong.
+                let snapshots = || now.snapshots().cloned().collect();
+                let runtime = (!same_identity)
+                    .then(|| Runtime::new(snapshots(), material, &self.settings, Some(now)))
+                    .and_then(Result::ok);
+                Look { runtime, refused: Some(error) }
+            }
+        }
+    }
+
+    fn material(&self, now: &Runtime, seen: &mut Seen) -> Arc<Material> {
+        match self.identity.read() {
+            Ok(material) => {
+                seen.identity_error.clear();
+                if material.is_same_as(&now.material) {
+                    Arc::clone(&now.material)
+                } else {
+                    Arc::new(material)
+                }
+            }
+            // A rotation that is half done: the identity before is still good, and manifests need not wait for it.
+            Err(error) => {
+                let error = format!("{error:#}");
+                if error != seen.identity_error {
+                    tracing::error!(
+                        error,
+                        "the identity files cannot be used; the identity before stays in force"
+                    );
+                    seen.identity_error = error;
+                }
+                Arc::clone(&now.material)
+            }
+        }
+    }
+
+    fn manifests(
+        &self,
+        now: &Runtime,
+        material: &Arc<Material>,
+        same_identity: bool,
+        seen: &mut Seen,
+    ) -> Result<Option<Runtime>, StartError> {
+        let contents = config::contents(&self.paths)?;
+        if same_identity && contents == seen.manifests {
+            return Ok(None);
+        }
+        let manifests = config::parse(&contents)?;
+        let resolution = resolve(&manifests.objects, &self.options);
+        report(&resolution.statuses, &seen.statuses);
+        let statuses = resolution.statuses.clone();
+        let runtime = self.runtime(resolution, Arc::clone(material), Some(now))?;
+        seen.manifests = contents;
+        seen.statuses = statuses;
+        Ok(Some(runtime))
+    }
 }
 
 impl Reloader {
@@ -112,18 +185,9 @@ impl Reloader {
                 () = watch.changed() => {}
             }
             match self.reload().await {
-                Ok(false) => {}
-                Ok(true) => {
-                    self.seen.error.clear();
-                    self.shared.telemetry.metrics.reload("applied");
-                    self.note_expiry();
-                    let generation = self.shared.changes.borrow().wrapping_add(1);
-                    self.shared.telemetry.metrics.generation.set(generation);
-                    self.shared.changes.send_replace(generation);
-                    tracing::info!(generation, "a new configuration is in force");
-                }
+                Ok(()) => self.seen.error.clear(),
                 Err(error) => {
-                    // Tried again at the next look: a port may be free by then.
+                    // Read again at the next look: a port may be free by then.
                     self.seen.manifests.clear();
                     let error = error.to_string();
                     if error != self.seen.error {
@@ -140,44 +204,38 @@ impl Reloader {
         self.sockets.close();
     }
 
-    /// Reads everything; true if a new runtime was put in force.
-    async fn reload(&mut self) -> Result<bool, StartError> {
+    /// Looks at the files, on a thread where nobody's requests wait, and puts in force what changed.
+    async fn reload(&mut self) -> Result<(), StartError> {
         let now = self.shared.runtime.load_full();
-        let material = match self.source.identity.read() {
-            Ok(material) if material.is_same_as(&now.material) => Arc::clone(&now.material),
-            Ok(material) => Arc::new(material),
-            // A rotation that is half done: the identity before is still good, and manifests need not wait for it.
-            Err(error) => {
-                let error = format!("{error:#}");
-                if error != self.seen.error {
-                    tracing::error!(
-                        error,
-                        "the identity files cannot be used; the identity before stays in force"
-                    );
-                    self.seen.error = error;
-                }
-                Arc::clone(&now.material)
-            }
-        };
-        let same_identity = Arc::ptr_eq(&material, &now.material);
-        let contents = config::contents(&self.source.paths)?;
-        if same_identity && contents == self.seen.manifests {
-            return Ok(false);
+        let source = Arc::clone(&self.source);
+        let mut seen = std::mem::take(&mut self.seen);
+        let looked = tokio::task::spawn_blocking(move || {
+            let look = source.look(&now, &mut seen);
+            (seen, look)
+        });
+        let (seen, look) =
+            looked.await.map_err(|error| StartError(format!("the manifests could not be read: {error}")))?;
+        self.seen = seen;
+        if let Some(runtime) = look.runtime {
+            self.apply(runtime).await?;
         }
-        let manifests = config::parse(&contents);
-        self.seen.manifests = contents;
-        let resolution = resolve(&manifests?.objects, &self.source.options);
-        report(&resolution.statuses, &self.seen.statuses);
-        let statuses = resolution.statuses.clone();
-        let runtime = self.source.runtime(resolution, material, Some(&now))?;
+        look.refused.map_or(Ok(()), Err)
+    }
+
+    async fn apply(&mut self, runtime: Runtime) -> Result<(), StartError> {
         let ports: Vec<u16> = runtime.ports().map(|(port, _)| port).collect();
         let opened = self.sockets.bind(ports.iter().copied()).await?;
         // Connections find their listener in the runtime: it is there before they come.
         self.shared.runtime.store(Arc::new(runtime));
         self.sockets.serve(opened, |port| ports.contains(&port));
         self.bound.send_replace(self.sockets.bound());
-        self.seen.statuses = statuses;
-        Ok(true)
+        self.shared.telemetry.metrics.reload("applied");
+        self.note_expiry();
+        let generation = self.shared.changes.borrow().wrapping_add(1);
+        self.shared.telemetry.metrics.generation.set(generation);
+        self.shared.changes.send_replace(generation);
+        tracing::info!(generation, "a new configuration is in force");
+        Ok(())
     }
 
     fn note_expiry(&self) {

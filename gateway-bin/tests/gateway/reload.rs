@@ -77,6 +77,8 @@ async fn bundles_and_certificates_rotate_without_dropping_connections() {
     let mut old = world.client(AGENT).await;
     assert_ne!(old.call("get-sum").await.body, DENIED);
     let next = ca("cluster.local");
+    // Manifests that are wrong do not hold certificates up.
+    fs::write(world.manifests(), "kind: [").unwrap();
     write_identity(&world.dir.path().join("identity"), &next, "spiffe://cluster.local/ns/ns/sa/gateway");
     world.ca = next;
     let id = crate::support::svid(
