@@ -36,7 +36,9 @@ pub struct Check<'a> {
     pub scheme: &'a str,
     /// `HTTP/1.1` or `HTTP/2`.
     pub http_version: &'a str,
-    /// Headers as received.
+    /// Headers as received. Those that mirror the body (`Mcp-Method`, `Mcp-Name`, `Mcp-Param-*`) are sent only if
+    /// `message` carries a protocol version in `_meta`; check them against it first
+    /// ([`mcp_jsonrpc::MirroredHeaders::check`]).
     pub headers: &'a HeaderMap,
     /// The whole body (sent only with `forwardBody`, cut to its size).
     pub body: &'a Bytes,

@@ -16,6 +16,11 @@ pub(crate) fn is_private(name: &str) -> bool {
     is_hop_by_hop(name) || matches!(name, "x-forwarded-client-cert" | "x-envoy-auth-partial-body")
 }
 
+/// Headers that mirror the body of an MCP message (SEP-2243).
+pub(crate) fn is_mirrored(name: &str) -> bool {
+    matches!(name, "mcp-method" | "mcp-name") || name.starts_with("mcp-param-")
+}
+
 /// What an authorizer may neither set nor remove.
 pub(crate) fn is_protected(name: &str) -> bool {
     name.starts_with(':')

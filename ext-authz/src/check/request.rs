@@ -37,6 +37,13 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// Whether an authorizer may be told this header of the client's. One that mirrors the body is told only where it
+    /// was checked against it: beside a message of a revision that has such headers, which says so in `_meta`.
+    pub(crate) fn may_tell(&self, name: &HeaderName) -> bool {
+        let checked = self.message.is_some_and(|message| message.meta_protocol_version().is_some());
+        !headers::is_private(name.as_str()) && (checked || !headers::is_mirrored(name.as_str()))
+    }
+
     /// What of the body is sent, and whether that is less than all of it.
     pub(crate) fn forwarded_body(&self, limit: u32) -> (Bytes, bool) {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(self.body.len());
@@ -99,7 +106,7 @@ impl Check<'_> {
         let is_sent = |name: &&HeaderName| {
             let listed = allowed.is_none_or(|allowed| headers::lists(allowed, name))
                 || (with_body && [header::CONTENT_LENGTH, header::CONTENT_TYPE].contains(name));
-            listed && !headers::is_private(name.as_str()) && !nominated.contains(*name)
+            listed && self.may_tell(name) && !nominated.contains(*name)
         };
         self.headers
             .keys()

@@ -217,7 +217,15 @@ impl Connection {
         client.ready().await.map_err(Status::from_error)?;
         let mut request = tonic::Request::new(message);
         request.set_timeout(deadline.saturating_duration_since(Instant::now()));
-        Ok(client.unary(request, METHOD, Raw).await?.into_inner())
+        // Not as a unary call, which would take the first of several answers.
+        let mut answers = client.server_streaming(request, METHOD, Raw).await?.into_inner();
+        let Some(answer) = answers.message().await? else {
+            return Err(Status::internal("there is no message in it"));
+        };
+        match answers.message().await? {
+            None => Ok(answer),
+            Some(_) => Err(Status::out_of_range("the answer has several messages")),
+        }
     }
 }
 

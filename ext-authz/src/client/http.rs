@@ -64,7 +64,10 @@ pub(super) fn to_request(
     let (body, cut) = forward_body.map_or((Bytes::new(), false), |limit| check.forwarded_body(limit));
     let mut request = Request::new(body);
     *request.method_mut() = Method::from_bytes(check.method.as_bytes())
-        .or(Err(Unreachable::Unjudgeable("the method is not one that HTTP can carry")))?;
+        .ok()
+        // A CONNECT has no path to tell.
+        .filter(|method| method != Method::CONNECT)
+        .ok_or(Unreachable::Unjudgeable("the method is not one that HTTP can carry"))?;
     let path = PathAndQuery::try_from(path)
         .or(Err(Unreachable::Unjudgeable("the path is not one that HTTP can carry")))?;
     let host = HeaderValue::from_str(check.host)
@@ -77,7 +80,7 @@ pub(super) fn to_request(
             || (forward_body.is_some() && *name == header::CONTENT_TYPE)
             || headers::lists(allowed, name);
         let ours = [header::HOST, header::CONTENT_LENGTH, header::EXPECT].contains(name);
-        if sent && !ours && !headers::is_private(name.as_str()) && !nominated.contains(name) {
+        if sent && !ours && check.may_tell(name) && !nominated.contains(name) {
             fields.append(name, value.clone());
         }
     }

@@ -382,6 +382,16 @@ async fn answers_that_are_not_a_clear_yes() {
     let status = Status { code: 0, message: "x".repeat(2 << 20), details: Vec::new() };
     let long = CheckResponse { status: Some(status), ..CheckResponse::default() };
     assert_nonsense(&answered_with(200, GRPC, frame(&long.encode_to_vec()), Some("0")).await);
+    // Two answers to one question, whichever comes first.
+    let no = CheckResponse {
+        status: Some(Status { code: 7, message: String::new(), details: Vec::new() }),
+        ..CheckResponse::default()
+    };
+    let no = frame(&no.encode_to_vec());
+    for (first, second) in [(frame(YES), no.clone()), (no, frame(YES)), (frame(YES), frame(YES))] {
+        let both = [first, second].concat().into();
+        assert_nonsense(&answered_with(200, GRPC, both, Some("0")).await);
+    }
     // A frame that claims more than there is; one that claims to be compressed.
     let mut cut = frame(YES).to_vec();
     cut[4] = 200;

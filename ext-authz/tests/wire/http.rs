@@ -1,7 +1,7 @@
 use std::{future::pending, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
-use ext_authz::{Client, HeaderChange, Protocol, Settings, Unreachable, Verdict};
+use ext_authz::{Check, Client, HeaderChange, Peer, Protocol, Settings, Unreachable, Verdict};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, request::Parts};
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming};
@@ -283,6 +283,28 @@ async fn answers_that_are_none() {
     assert!(matches!(verdict, Verdict::Unreachable(_)), "{verdict:?}");
 }
 
+/// An HTTP authorizer sees no message, so what names the tool must not be what the client likes.
+#[tokio::test]
+async fn a_header_that_nobody_checked_names_no_tool() {
+    let (server, seen) = watching().await;
+    let protocol = || Protocol::Http {
+        path: String::new(),
+        allowed_headers: vec!["mcp-name".to_owned(), "mcp-method".to_owned()],
+        allowed_response_headers: Vec::new(),
+    };
+    let mut headers = HeaderMap::new();
+    headers.insert("mcp-name", HeaderValue::from_static("read"));
+    let modern = crate::peers::CALL.replace(
+        "params\":{",
+        r#"params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"},"#,
+    );
+    for (body, expected) in [(crate::peers::CALL, None), (&*modern, Some("read"))] {
+        assert_allowed(&ask_about(&client(protocol(), &[server.address]), &headers, body).await);
+        let (request, _) = seen.take();
+        assert_eq!(request.headers.get("mcp-name").map(|name| name.to_str().unwrap()), expected);
+    }
+}
+
 #[tokio::test]
 async fn requests_that_cannot_be_carried() {
     let (server, seen) = watching().await;
@@ -293,6 +315,23 @@ async fn requests_that_cannot_be_carried() {
     // Nor can this one be judged, although an HTTP authorizer without a body would not even look at it.
     let big = crate::peers::CALL.replace(r#""a/b""#, "9007199254740993");
     let verdict = ask_about(&client(http(), &[server.address]), &HeaderMap::new(), &big).await;
+    assert!(matches!(verdict, Verdict::Unreachable(Unreachable::Unjudgeable(_))), "{verdict:?}");
+    // Nor a CONNECT, which would go out without its path.
+    let check = Check {
+        source: Peer::default(),
+        destination: Peer::default(),
+        request_id: "r-1",
+        method: "CONNECT",
+        path_and_query: "/mcp",
+        host: "example.org",
+        scheme: "https",
+        http_version: "HTTP/1.1",
+        headers: &HeaderMap::new(),
+        body: &Bytes::new(),
+        message: None,
+        time: std::time::UNIX_EPOCH,
+    };
+    let verdict = client(http(), &[server.address]).check(&check).await;
     assert!(matches!(verdict, Verdict::Unreachable(Unreachable::Unjudgeable(_))), "{verdict:?}");
     assert!(seen.is_nothing());
 }

@@ -58,6 +58,48 @@ impl Question {
 }
 
 #[test]
+fn numbers_are_the_doubles_that_others_read() {
+    for token in ["9007199254740991.0", "8007199254740993.0", "123456789012345.0000", "-123456789012345.0000"]
+    {
+        let body = format!(r#"{{"jsonrpc":"2.0","id":{token},"method":"x","params":{{"n":{token}}}}}"#);
+        let request = Question::new(&body).ask(|check| check.to_request(None, None)).unwrap();
+        let mut metadata = request.attributes.unwrap().metadata_context.unwrap();
+        let whole = json::from_struct(&metadata.filter_metadata.remove("mcp_proxy").unwrap());
+        let expected: f64 = token.parse().unwrap();
+        assert_eq!(whole.pointer("/params/n").unwrap().as_f64(), Some(expected), "{token}");
+        assert_eq!(whole.pointer("/id").unwrap().as_f64(), Some(expected), "{token}");
+    }
+}
+
+/// Mirrored headers say something only where the revision has them checked against the body.
+#[test]
+fn mirrored_headers_are_sent_only_where_they_were_checked() {
+    let legacy = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"danger"}}"#;
+    let modern = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe",
+        "_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
+    let mirrored = ["mcp-method", "mcp-name", "mcp-param-path"];
+    let others = ["mcp-protocol-version", "mcp-session-id", "x-team"];
+    let listed = [&mirrored[..], &others].concat().into_iter().map(str::to_owned).collect::<Vec<_>>();
+    for (body, sent) in
+        [(legacy, others.to_vec()), (modern, [&mirrored[..], &others].concat()), ("{}", others.to_vec())]
+    {
+        let question = listed
+            .iter()
+            .fold(Question::new(body), |question, name| question.header(name.clone().leak(), b"safe"));
+        let check = |check: &Check<'_>| {
+            for allowed in [None, Some(&*listed)] {
+                let request = check.to_request(None, allowed).unwrap();
+                let headers = request.attributes.unwrap().request.unwrap().http.unwrap().headers;
+                let mut names: Vec<&str> = headers.keys().map(String::as_str).collect();
+                names.sort_unstable();
+                assert_eq!(names, sent, "{body}");
+            }
+        };
+        if body == "{}" { check(&question.check()) } else { question.ask(check) }
+    }
+}
+
+#[test]
 fn attributes() {
     let request = Question::new("{}").check().to_request(None, None).unwrap();
     let attributes = request.attributes.unwrap();
