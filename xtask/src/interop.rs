@@ -11,6 +11,7 @@ mod http;
 mod load;
 mod peers;
 mod process;
+mod quickstart;
 mod report;
 mod session;
 mod upstream;

@@ -1,5 +1,5 @@
-// One agent's visit, with a real TypeScript SDK: `node client.mjs 1|2 URL [CA CERT KEY]`. Prints a line per step; exits 1
-// at the first that is not as it must be.
+// One agent's visit, with a real TypeScript SDK: `node client.mjs 1|2|2026-07-28 URL [CA CERT KEY]`. Prints a line per
+// step; exits 1 at the first that is not as it must be. `2026-07-28` is SDK 2 held to that revision, which has no sessions.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { Agent, fetch as undiciFetch } from "undici";
@@ -13,6 +13,7 @@ if (ca) {
   options.fetch = (target, init) => undiciFetch(target, { ...init, dispatcher });
 }
 
+const stateless = sdk === "2026-07-28";
 const capabilities = { sampling: {}, elicitation: { form: {} }, roots: {} };
 const sampled = { model: "scripted", role: "assistant", content: { type: "text", text: "sampled by the client" } };
 const elicited = { action: "accept", content: { name: "Ada" } };
@@ -27,7 +28,8 @@ if (sdk === "1") {
   transport = new StreamableHTTPClientTransport(new URL(url), options);
 } else {
   const { Client, StreamableHTTPClientTransport } = await import("@modelcontextprotocol/client");
-  client = new Client({ name: "interop-typescript-2", version: "1.0.0" }, { capabilities });
+  const versionNegotiation = stateless ? { mode: { pin: sdk } } : undefined;
+  client = new Client({ name: "interop-typescript-2", version: "1.0.0" }, { capabilities, versionNegotiation });
   client.setRequestHandler("sampling/createMessage", async () => sampled);
   client.setRequestHandler("elicitation/create", async () => elicited);
   transport = new StreamableHTTPClientTransport(new URL(url), options);
@@ -41,7 +43,7 @@ const text = (result) => result.content.map((part) => part.text ?? "").join("\n"
 const call = (name, args, options) =>
   client.callTool({ name, arguments: args }, ...(sdk === "1" ? [undefined, options] : [options]));
 
-await step("initialize", () => client.connect(transport));
+await step(stateless ? "server/discover" : "initialize", () => client.connect(transport));
 await step("tools/list", async () => {
   const { tools } = await client.listTools();
   assert.ok(tools.some((tool) => tool.name === "get-sum") && tools.some((tool) => tool.name === "echo"));
@@ -55,6 +57,11 @@ await step("echo is denied with code 403", async () => {
     return true;
   });
 });
+if (stateless) {
+  await step("the next call is served", sum);
+  await client.close();
+  process.exit(0);
+}
 await step("the session is still alive", sum);
 await step("progress notifications", async () => {
   const seen = [];

@@ -10,6 +10,7 @@ use super::{
     gateway::loopback,
     http::{self, Target},
     process::{Process, accepts, free_port},
+    quickstart::Quickstart,
     report::Report,
 };
 use crate::command::root;
@@ -72,17 +73,8 @@ pub(crate) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
     let agent = root().join("examples/adk-agent");
     let bin = run.peers.python("adk", &agent.join("requirements.txt")).await?;
 
-    let mut quickstart =
-        Process::start("quickstart --serve", Command::new(&run.gateway).args(["quickstart", "--serve"]))?;
-    let said = quickstart.line("sidecar", START).await?;
-    let sidecar = said
-        .split_whitespace()
-        .find(|word| word.starts_with("http://"))
-        .with_context(|| format!("no URL in `sidecar{said}`"))?
-        .trim_end_matches('/')
-        .to_owned();
-
-    let (mut process, address) = serve(&bin, &agent, &folder, &sidecar).await?;
+    let mut quickstart = Quickstart::start(run).await?;
+    let (mut process, address) = serve(&bin, &agent, &folder, &quickstart.sidecar).await?;
     let target = Target::plain(address);
     let (status, _) = http::post(&target, SESSION, &json!({})).await?;
     ensure!(status == 200, "a session: {status}");
@@ -94,7 +86,7 @@ pub(crate) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
         }
     }
     process.still_runs()?;
-    quickstart.still_runs()
+    quickstart.process.still_runs()
 }
 
 /// `adk web`, on a copy of the agent so that what it writes stays out of the repository.

@@ -14,6 +14,7 @@ use super::{
     gateway::{Gateway, HTTPS, Manifests, NAMESPACE, Sidecar, inline_tools},
     http::Target,
     process::Process,
+    quickstart::Quickstart,
     report::Report,
     session::{Session, next_event},
 };
@@ -31,6 +32,11 @@ const ELICITATION: &str = "elicitation round trip";
 const DELETE: &str = "DELETE ends the session";
 const STEPS: [&str; 9] =
     [INITIALIZE, LIST, ALLOWED, DENIED, STILL_ALIVE, PROGRESS, SAMPLING, ELICITATION, DELETE];
+
+/// The steps of a visit without a session (revision 2026-07-28).
+const DISCOVER: &str = "server/discover";
+const NEXT: &str = "the next call is served";
+const STATELESS_STEPS: [&str; 5] = [DISCOVER, LIST, ALLOWED, DENIED, NEXT];
 
 /// For one step.
 const CALLS: Duration = Duration::from_secs(20);
@@ -78,16 +84,12 @@ pub(crate) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
 
     let sidecar = Sidecar::start(&run.gateway, address, &agent, &certificates.web_ca()).await?;
     let plain = format!("http://{}/mcp", sidecar.address);
-    let script = fs::canonicalize(folder.join("typescript/client.mjs"))?;
+    let client = folder.join("typescript/client.mjs");
     let mut node = Command::new("node");
-    node.arg(script).args(["2", &plain]);
-    script_visit(
-        report,
-        &everything,
-        "TypeScript SDK 2 without a certificate, through the sidecar",
-        &mut node,
-    )
-    .await?;
+    node.arg(&client).args(["2", &plain]);
+    let name = "TypeScript SDK 2 without a certificate, through the sidecar";
+    script_visit(report, &everything, name, &mut node).await?;
+    stateless(run, report, &client).await?;
 
     let target = |workload: Option<&Workload>| -> anyhow::Result<Target> {
         Ok(Target::tls(address, certificates.client(workload, &["http/1.1"])?))
@@ -151,7 +153,7 @@ async fn python(
     Ok(())
 }
 
-/// Runs a script to its end. Each line that it prints is a step; the first one that is missing failed.
+/// A script's visit, and what the server saw at its end.
 async fn script_visit(
     report: &mut Report,
     everything: &Everything,
@@ -159,8 +161,22 @@ async fn script_visit(
     command: &mut Command,
 ) -> anyhow::Result<()> {
     let ended_before = everything.ended_sessions();
+    script(report, name, command, &STEPS).await?;
+    report
+        .step(&format!("{name}: the server saw the DELETE"), CALLS, deleted(everything, ended_before))
+        .await;
+    Ok(())
+}
+
+/// Runs a script to its end. Each line that it prints is a step; the first one that is missing failed.
+async fn script(
+    report: &mut Report,
+    name: &str,
+    command: &mut Command,
+    steps: &[&str],
+) -> anyhow::Result<()> {
     let mut script = Process::start(name, command)?;
-    for step in STEPS {
+    for step in steps {
         let line = format!("ok {step}");
         let said = script.line(&line, CALLS);
         if report.step(&format!("{name}: {step}"), CALLS * 2, said).await.is_none() {
@@ -168,12 +184,23 @@ async fn script_visit(
         }
     }
     report
-        .step(&format!("{name}: the server saw the DELETE, the client ended well"), CALLS, async {
+        .step(&format!("{name}: it ended well"), CALLS, async {
             ensure!(script.ended(CALLS).await?, "it failed\n{}", script.last_lines());
-            deleted(everything, ended_before).await
+            Ok(())
         })
         .await;
     Ok(())
+}
+
+/// The reference server does not speak 2026-07-28 yet. The quickstart's servers do, being `rmcp`.
+async fn stateless(run: &Run, report: &mut Report, client: &Path) -> anyhow::Result<()> {
+    let mut quickstart = Quickstart::start(run).await?;
+    let url = format!("{}/local/mcp", quickstart.sidecar);
+    let mut node = Command::new("node");
+    node.arg(client).args(["2026-07-28", &url]);
+    script(report, "TypeScript SDK 2, 2026-07-28", &mut node, &STATELESS_STEPS).await?;
+    rust::stateless_visit(report, "Rust SDK (rmcp), 2026-07-28", &url).await;
+    quickstart.process.still_runs()
 }
 
 /// Waits until the server has ended one more session.

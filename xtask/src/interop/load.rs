@@ -89,6 +89,8 @@ pub(crate) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
 struct Figures {
     requests: u64,
     time: Duration,
+    /// Calls of 1 MB, and as many answers of 10 MB.
+    large: u32,
     reloads: u32,
     slowest_reload: Duration,
     rss_third_kib: u64,
@@ -105,10 +107,11 @@ impl std::fmt::Display for Figures {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} requests ({:.0}/s), none failed; {} reloads, each in force within {} ms; RSS {} KiB after a third, {} KiB \
+            "{} requests ({:.0}/s), none failed; {} of 1 MB and as many answers of 10 MB; {} reloads, each in force within {} ms; RSS {} KiB after a third, {} KiB \
              at the end ({:.2}x)",
             self.requests,
             self.requests as f64 / self.time.as_secs_f64(),
+            self.large,
             self.reloads,
             self.slowest_reload.as_millis(),
             self.rss_third_kib,
@@ -141,20 +144,17 @@ async fn under_load(
     for session in sessions {
         running.spawn(until(end, session));
     }
-    // Beside them: reloads, and the large ones.
-    let mut own = Session::open(target).await?;
-    let (mut reloads, mut slowest_reload, mut rss_third_kib) = (0, Duration::ZERO, None);
-    while Instant::now() < end {
-        let next = Instant::now() + RELOAD;
-        reloads += 1;
-        slowest_reload = slowest_reload.max(reload.take_effect(reloads, &mut own).await?);
-        large_call(&mut own).await.context("1 MB under load")?;
-        large_answer(&mut own, upstream).await.context("10 MB under load")?;
-        tokio::time::sleep_until(next.min(end).into()).await;
-        if rss_third_kib.is_none() && began.elapsed() >= load.time / 3 {
-            rss_third_kib = Some(gateway.process.rss_kib()?);
-        }
-    }
+    // Beside them: reloads, the large ones, and a look at memory.
+    let (mut reloader, mut carrier) = (Session::open(target).await?, Session::open(target).await?);
+    let ((reloads, slowest_reload), large, rss_third_kib) = tokio::try_join!(
+        reload.every_second(end, &mut reloader),
+        large_until(end, &mut carrier, upstream),
+        async {
+            tokio::time::sleep_until((began + load.time / 3).into()).await;
+            gateway.process.rss_kib()
+        },
+    )?;
+    tokio::time::sleep_until(end.into()).await;
     let rss_end_kib = gateway.process.rss_kib()?;
     let mut total = Tally::default();
     while let Some(tally) = running.join_next().await {
@@ -169,9 +169,10 @@ async fn under_load(
     Ok(Figures {
         requests: total.requests,
         time: began.elapsed(),
+        large,
         reloads,
         slowest_reload,
-        rss_third_kib: rss_third_kib.context("too short to measure memory")?,
+        rss_third_kib,
         rss_end_kib,
     })
 }
@@ -199,6 +200,17 @@ async fn until(end: Instant, mut session: Session) -> Tally {
         return tally;
     }
     tally
+}
+
+/// Calls of 1 MB and answers of 10 MB, one after the other; how many pairs.
+async fn large_until(end: Instant, session: &mut Session, upstream: &Upstream) -> anyhow::Result<u32> {
+    let mut pairs = 0;
+    while Instant::now() < end {
+        large_call(session).await.context("1 MB under load")?;
+        large_answer(session, upstream).await.context("10 MB under load")?;
+        pairs += 1;
+    }
+    Ok(pairs)
 }
 
 async fn large_call(session: &mut Session) -> anyhow::Result<()> {
@@ -242,6 +254,17 @@ impl Reload {
     fn write(&self, generation: u32) -> anyhow::Result<()> {
         let tools = inline_tools(&["get-sum", "stream", &tool(generation)]);
         self.base.clone().policy("upstream", &[(AGENT, tools)]).write(Path::new(&self.folder))
+    }
+
+    /// Takes a new generation into force each second; how many, and how long the slowest took.
+    async fn every_second(&self, end: Instant, session: &mut Session) -> anyhow::Result<(u32, Duration)> {
+        let (mut generation, mut slowest) = (0, Duration::ZERO);
+        let mut seconds = tokio::time::interval(RELOAD);
+        while seconds.tick().await < end.into() {
+            generation += 1;
+            slowest = slowest.max(self.take_effect(generation, session).await?);
+        }
+        Ok((generation, slowest))
     }
 
     /// Writes a generation and waits until the gateway lets its tool through, which it did not before; how long it took.

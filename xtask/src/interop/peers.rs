@@ -38,8 +38,8 @@ impl Peers {
     /// The `node_modules` of one of the folders in `xtask/peers`.
     pub(crate) async fn node_modules(&self, name: &str) -> anyhow::Result<PathBuf> {
         let source = root().join("xtask/peers").join(name);
-        let node = version("node", "Node.js 20 or later").await?;
-        version("npm", "npm (it comes with Node.js)").await?;
+        let node = version("node", (20, 18), "Node.js 20.18 or later").await?;
+        version("npm", (9, 0), "npm 9 or later (it comes with Node.js)").await?;
         let lock = source.join("package-lock.json");
         let folder = self
             .install(name, &lock, &node, async |folder: &Path| {
@@ -56,7 +56,7 @@ impl Peers {
 
     /// A Python environment with what a lock file names; gives its `bin`.
     pub(crate) async fn python(&self, name: &str, lock: &Path) -> anyhow::Result<PathBuf> {
-        let python = version("python3", "Python 3.10 or later").await?;
+        let python = version("python3", (3, 10), "Python 3.10 or later").await?;
         let folder = self
             .install(name, lock, &python, async |folder: &Path| {
                 let mut venv = Command::new("python3");
@@ -112,13 +112,42 @@ impl Peers {
     }
 }
 
-/// What a program says its version is; an error that says what to install if there is no such program.
-async fn version(program: &str, what: &str) -> anyhow::Result<String> {
+/// What a program says its version is; an error that says what to install if it is too old or there is none.
+async fn version(program: &str, least: (u32, u32), what: &str) -> anyhow::Result<String> {
     let mut command = Command::new(program);
     command.arg("--version");
     let output = finish(program, &mut command, Duration::from_secs(20))
         .await
         .with_context(|| format!("`{program}` is needed: install {what} and put it on PATH"))?;
-    ensure!(output.status.success(), "`{program} --version` failed: install {what}");
-    Ok(format!("{program} {}", String::from_utf8_lossy(&output.stdout).trim()))
+    let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    ensure!(
+        output.status.success() && numbers(&said) >= Some(least),
+        "`{program} --version` says `{said}`: install {what}"
+    );
+    Ok(format!("{program} {said}"))
+}
+
+/// Major and minor of `v20.18.1`, `Python 3.11.7`, `11.19.1`.
+fn numbers(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.trim_start_matches(|c: char| !c.is_ascii_digit()).split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::numbers;
+
+    #[test]
+    fn versions() {
+        for (text, expected) in [
+            ("v20.18.1", Some((20, 18))),
+            ("Python 3.11.7", Some((3, 11))),
+            ("11.19.1", Some((11, 19))),
+            ("", None),
+            ("v20", None),
+        ] {
+            assert_eq!(numbers(text), expected, "{text}");
+        }
+        assert!(numbers("v18.20.0") < Some((20, 18)) && numbers("v100.0.0") > Some((20, 18)));
+    }
 }

@@ -10,18 +10,23 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use rmcp::{
-    ClientHandler, ErrorData, RoleClient, ServiceError, ServiceExt as _,
+    ClientHandler, ErrorData, RoleClient, ServiceError,
     model::{
         CallToolRequestParams, ClientCapabilities, ClientConfig, ContentBlock, CreateMessageRequestParams,
         CreateMessageResult, ElicitRequestParams, ElicitResult, ElicitationAction, ElicitationCapability,
-        Implementation, ProgressNotificationParam, SamplingCapability, SamplingMessage,
+        Implementation, ProgressNotificationParam, ProtocolVersion, SamplingCapability, SamplingMessage,
     },
-    service::{NotificationContext, RequestContext, RunningService},
+    service::{
+        ClientLifecycleMode, ClientServiceExt as _, NotificationContext, RequestContext, RunningService,
+    },
     transport::{StreamableHttpClientTransport, streamable_http_client::StreamableHttpClientTransportConfig},
 };
 use serde_json::{Value, json};
 
-use super::{ALLOWED, CALLS, DELETE, DENIED, ELICITATION, INITIALIZE, LIST, PROGRESS, SAMPLING, STILL_ALIVE};
+use super::{
+    ALLOWED, CALLS, DELETE, DENIED, DISCOVER, ELICITATION, INITIALIZE, LIST, NEXT, PROGRESS, SAMPLING,
+    STILL_ALIVE,
+};
 use crate::interop::report::Report;
 
 /// What the agent answers when a server asks, and what it was told.
@@ -70,32 +75,9 @@ impl ClientHandler for Agent {
 pub(super) async fn visit(report: &mut Report, name: &str, url: &str, tls: rustls::ClientConfig) {
     let step = |step: &str| format!("{name}: {step}");
     let agent = Agent::default();
-    let Some(client) = report.step(&step(INITIALIZE), CALLS, open(agent.clone(), url, tls)).await else {
-        return;
-    };
-    report
-        .step(&step(LIST), CALLS, async {
-            let tools = client.list_all_tools().await?;
-            for wanted in ["get-sum", "echo"] {
-                ensure!(tools.iter().any(|tool| tool.name == wanted), "no {wanted} in {tools:?}");
-            }
-            Ok(())
-        })
-        .await;
-    report.step(&step(ALLOWED), CALLS, says(&client, "get-sum", json!({"a": 2, "b": 3}), "5")).await;
-    report
-        .step(&step(DENIED), CALLS, async {
-            match call(&client, "echo", json!({"message": "hello"})).await {
-                Err(ServiceError::McpError(error)) => {
-                    ensure!(error.code.0 == 403, "code {}", error.code.0);
-                    ensure!(error.message == "Access to this tool is forbidden.", "`{}`", error.message);
-                    Ok(())
-                }
-                other => bail!("{other:?}"),
-            }
-        })
-        .await;
-    report.step(&step(STILL_ALIVE), CALLS, says(&client, "get-sum", json!({"a": 2, "b": 3}), "5")).await;
+    let opening = open(agent.clone(), url, Some(tls), ClientLifecycleMode::Initialize);
+    let Some(client) = report.step(&step(INITIALIZE), CALLS, opening).await else { return };
+    decided(report, name, &client, STILL_ALIVE).await;
     report
         .step(&step(PROGRESS), CALLS, async {
             let arguments = json!({"duration": 0.3, "steps": 3});
@@ -129,14 +111,63 @@ pub(super) async fn visit(report: &mut Report, name: &str, url: &str, tls: rustl
         .await;
 }
 
+/// A visit under 2026-07-28, which has no sessions: no `initialize`, every request stands for itself.
+pub(super) async fn stateless_visit(report: &mut Report, name: &str, url: &str) {
+    let mode = ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::V_2026_07_28] };
+    let opening = open(Agent::default(), url, None, mode);
+    let Some(client) = report.step(&format!("{name}: {DISCOVER}"), CALLS, opening).await else { return };
+    decided(report, name, &client, NEXT).await;
+}
+
+/// The list, a tool that is allowed, one that is not, and that the first goes on being served.
+async fn decided(report: &mut Report, name: &str, client: &RunningService<RoleClient, Agent>, last: &str) {
+    let step = |step: &str| format!("{name}: {step}");
+    report
+        .step(&step(LIST), CALLS, async {
+            let tools = client.list_all_tools().await?;
+            for wanted in ["get-sum", "echo"] {
+                ensure!(tools.iter().any(|tool| tool.name == wanted), "no {wanted} in {tools:?}");
+            }
+            Ok(())
+        })
+        .await;
+    report.step(&step(ALLOWED), CALLS, says(client, "get-sum", json!({"a": 2, "b": 3}), "5")).await;
+    report
+        .step(&step(DENIED), CALLS, async {
+            match call(client, "echo", json!({"message": "hello"})).await {
+                Err(ServiceError::McpError(error)) => {
+                    ensure!(error.code.0 == 403, "code {}", error.code.0);
+                    ensure!(error.message == "Access to this tool is forbidden.", "`{}`", error.message);
+                    Ok(())
+                }
+                other => bail!("{other:?}"),
+            }
+        })
+        .await;
+    report.step(&step(last), CALLS, says(client, "get-sum", json!({"a": 2, "b": 3}), "5")).await;
+}
+
 async fn open(
     agent: Agent,
     url: &str,
-    tls: rustls::ClientConfig,
+    tls: Option<rustls::ClientConfig>,
+    mode: ClientLifecycleMode,
 ) -> anyhow::Result<RunningService<RoleClient, Agent>> {
-    let http = reqwest::Client::builder().no_proxy().tls_backend_preconfigured(tls).build()?;
+    let mut http = reqwest::Client::builder().no_proxy();
+    http = match tls {
+        Some(tls) => http.tls_backend_preconfigured(tls),
+        // Without roots: there is no HTTPS to be spoken.
+        None => http.tls_backend_preconfigured(
+            rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()?
+                .with_root_certificates(rustls::RootCertStore::empty())
+                .with_no_client_auth(),
+        ),
+    };
+    let http = http.build()?;
     let config = StreamableHttpClientTransportConfig::with_uri(Arc::<str>::from(url));
-    agent.serve(StreamableHttpClientTransport::with_client(http, config)).await.context("initialize")
+    let transport = StreamableHttpClientTransport::with_client(http, config);
+    agent.serve_with_lifecycle(transport, mode).await.context("the beginning")
 }
 
 async fn call(
