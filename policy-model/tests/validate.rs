@@ -815,3 +815,15 @@ fn rules_are_evaluated_beside_unknown_fields() {
         &["spec.x: unknown field; remove it", "spec.rules: AccessRule names must be unique"],
     );
 }
+
+/// Within seconds, where comparing each target with all before it would take minutes.
+#[test]
+fn any_number_of_targets_fails_closed_in_linear_time() {
+    let target = |at: usize| json!({"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": format!("g{at}")});
+    let targets: Vec<Value> = (0..200_000).map(|at| target(at % 100_000)).collect();
+    let error = read_policy(&changed(v0(), &[("/spec/targetRefs", Some(Value::from(targets)))])).unwrap_err();
+    assert_eq!(said(&error), ["spec.targetRefs: must have at most 10 items, has 200000"]);
+    let names: Vec<String> = error.readable_targets().into_iter().map(|target| target.object.name).collect();
+    assert!(names.iter().enumerate().all(|(at, name)| *name == format!("g{at}")));
+    assert_eq!(names.len(), 100_000);
+}

@@ -1,4 +1,5 @@
 //! What could not be read, and what has to fail closed for it.
+use std::collections::HashSet;
 use std::fmt;
 
 use serde_json::Value;
@@ -33,12 +34,12 @@ impl ReadError {
             .and_then(Value::as_array)
             .map(Vec::as_slice)
             .unwrap_or_default();
-        let mut targets: Vec<Target> = Vec::new();
-        for target in refs.iter().filter_map(|reference| readable_target(reference, &namespace)) {
-            if !targets.contains(&target) {
-                targets.push(target);
-            }
-        }
+        let mut seen = HashSet::new();
+        let targets = refs
+            .iter()
+            .filter_map(|reference| readable_target(reference, &namespace))
+            .filter(|target| seen.insert(target.clone()))
+            .collect();
         // An apiVersion that is not served may still name a group.
         let group = group.or_else(|| {
             let (group, _) = object.get("apiVersion")?.as_str()?.split_once('/')?;
