@@ -16,9 +16,12 @@ mod report;
 mod session;
 mod upstream;
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -74,14 +77,31 @@ impl Run {
     }
 }
 
+/// For one suite, the first time with its peers still to be installed.
+const SUITE: Duration = Duration::from_secs(20 * 60);
+
+impl Interop {
+    fn suites(&self) -> impl Iterator<Item = Suite> {
+        let all = Suite::value_variants().iter().copied();
+        all.filter(|suite| self.only.is_empty() || self.only.contains(suite))
+    }
+}
+
+impl Suite {
+    fn needs_peers(self) -> bool {
+        !matches!(self, Self::Load | Self::Authorizer)
+    }
+}
+
 pub(crate) fn interop(interop: &Interop) -> anyhow::Result<()> {
-    let run = Run {
-        gateway: gateway::build()?,
-        peers: Peers::new()?,
-        temporary: tempfile::tempdir()?,
-        long: interop.long,
-    };
-    runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let peers = Peers::new()?;
+    // Before minutes of building.
+    if interop.suites().any(Suite::needs_peers) {
+        runtime.block_on(peers.check())?;
+    }
+    let run = Run { gateway: gateway::build()?, peers, temporary: tempfile::tempdir()?, long: interop.long };
+    runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         // Whatever ends this ends the peers: each is killed when its value is dropped.
@@ -95,19 +115,20 @@ pub(crate) fn interop(interop: &Interop) -> anyhow::Result<()> {
 
 async fn suites(interop: &Interop, run: &Run) -> anyhow::Result<()> {
     let mut report = Report::new();
-    for suite in Suite::value_variants() {
-        if !interop.only.is_empty() && !interop.only.contains(suite) {
-            continue;
-        }
-        let began = std::time::Instant::now();
-        let done = match suite {
-            Suite::Clients => clients::run(run, &mut report).await,
-            Suite::Conformance => conformance::run(run, &mut report).await,
-            Suite::Load => load::run(run, &mut report).await,
-            Suite::Authorizer => authorizer::run(run, &mut report).await,
-            Suite::Adk => adk::run(run, &mut report).await,
-        };
-        if let Err(error) = done {
+    for suite in interop.suites() {
+        let began = Instant::now();
+        let report = &mut report;
+        let done = tokio::time::timeout(SUITE, async {
+            match suite {
+                Suite::Clients => clients::run(run, report).await,
+                Suite::Conformance => conformance::run(run, report).await,
+                Suite::Load => load::run(run, report).await,
+                Suite::Authorizer => authorizer::run(run, report).await,
+                Suite::Adk => adk::run(run, report).await,
+            }
+        })
+        .await;
+        if let Err(error) = done.unwrap_or_else(|_| Err(anyhow!("not done after {} s", SUITE.as_secs()))) {
             report.failed("the suite as a whole", began.elapsed(), &error);
         }
     }

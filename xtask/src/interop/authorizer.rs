@@ -114,11 +114,12 @@ pub(crate) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
 
     let lived = report.step("calls go on through all of it", STEP, live(&agent, &operator, address)).await;
     let Some((times, calls)) = lived else { return Ok(()) };
+    let saw = |id| upstream.saw(id);
     let checks: [(&str, anyhow::Result<String>); 6] = [
         ("up: what the authorizer allows is served", up(&calls, &times)),
-        ("what the authorizer refuses never arrives upstream", refused(&calls, &upstream)),
-        ("silent: every delegated call is denied", outage(&calls, &upstream, times.silenced, times.silent)),
-        ("killed: every delegated call is denied", outage(&calls, &upstream, times.killed, times.restarting)),
+        ("what the authorizer refuses never arrives upstream", refused(&calls, saw)),
+        ("silent: every delegated call is denied", outage(&calls, saw, times.silenced, times.silent)),
+        ("killed: every delegated call is denied", outage(&calls, saw, times.killed, times.restarting)),
         ("what is not delegated is unaffected", unaffected(&calls, &times)),
         ("back: served within a second", back(&calls, &times)),
     ];
@@ -228,19 +229,19 @@ fn up(calls: &[Call], times: &Times) -> anyhow::Result<String> {
     Ok(format!("{} of {} served", served.len(), served.len()))
 }
 
-fn refused(calls: &[Call], upstream: &Upstream) -> anyhow::Result<String> {
+fn refused(calls: &[Call], saw: impl Fn(u64) -> bool) -> anyhow::Result<String> {
     let refused = all(of(calls, &[Kind::Refused]), &Outcome::Forbidden, 20)?;
-    let through = refused.iter().filter(|call| upstream.saw(call.id)).count();
+    let through = refused.iter().filter(|call| saw(call.id)).count();
     ensure!(through == 0, "{through} arrived upstream");
     Ok(format!("{} of {} denied, none seen upstream", refused.len(), refused.len()))
 }
 
 /// Calls that began after the authorizer was gone and ended before it was back.
-fn outage(calls: &[Call], upstream: &Upstream, from: Instant, to: Instant) -> anyhow::Result<String> {
+fn outage(calls: &[Call], saw: impl Fn(u64) -> bool, from: Instant, to: Instant) -> anyhow::Result<String> {
     let during =
         of(calls, &[Kind::Permitted, Kind::Refused]).filter(|call| call.began > from && call.ended < to);
     let denied = all(during, &Outcome::Forbidden, 4)?;
-    let through = denied.iter().filter(|call| upstream.saw(call.id)).count();
+    let through = denied.iter().filter(|call| saw(call.id)).count();
     ensure!(through == 0, "{through} arrived upstream");
     let slowest = denied.iter().map(|call| call.ended - call.began).max().unwrap_or_default();
     Ok(format!(
@@ -321,5 +322,86 @@ pub(crate) async fn serve(part: &Part) -> anyhow::Result<Infallible> {
                     .await,
             );
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Silent from 1 s to 2 s, gone from 3 s to 4 s, back at 5 s.
+    fn times(start: Instant) -> Times {
+        let at = |seconds| start + Duration::from_secs(seconds);
+        Times {
+            silenced: at(1),
+            silent: at(2),
+            killing: at(3),
+            killed: at(3),
+            restarting: at(4),
+            back: at(5),
+        }
+    }
+
+    /// A call each 10 ms, for 8 s.
+    fn calls(start: Instant, kind: Kind, outcome: impl Fn(u64) -> Outcome) -> Vec<Call> {
+        (0..800)
+            .map(|turn| {
+                let began = start + Duration::from_millis(turn * 10);
+                Call {
+                    kind,
+                    id: 0,
+                    began,
+                    ended: began + Duration::from_millis(1),
+                    outcome: outcome(turn * 10),
+                }
+            })
+            .collect()
+    }
+
+    #[track_caller]
+    fn check(denied_at: impl Fn(u64) -> bool, expected: [bool; 3]) {
+        let start = Instant::now();
+        let times = times(start);
+        let outcome = |ms| if denied_at(ms) { Outcome::Forbidden } else { Outcome::Served };
+        let calls = calls(start, Kind::Permitted, outcome);
+        let found = [
+            up(&calls, &times).is_ok(),
+            outage(&calls, |_| false, times.killed, times.restarting).is_ok(),
+            back(&calls, &times).is_ok(),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn what_counts_as_well() {
+        let outage = 1000..=5100;
+        check(|ms| outage.contains(&ms), [true, true, true]);
+        // Denied while it was up; served while it was gone; back too late; not for good.
+        check(|ms| ms == 500 || outage.contains(&ms), [false, true, true]);
+        check(|ms| ms != 3500 && outage.contains(&ms), [true, false, true]);
+        check(|ms| (1000..=6100).contains(&ms), [true, true, false]);
+        check(|ms| ms == 7000 || outage.contains(&ms), [true, true, false]);
+    }
+
+    #[test]
+    fn a_denied_call_that_arrived_upstream_is_a_failure() {
+        let start = Instant::now();
+        let times = times(start);
+        let denied = calls(start, Kind::Refused, |_| Outcome::Forbidden);
+        assert!(refused(&denied, |_| false).is_ok());
+        assert!(refused(&denied, |_| true).is_err());
+        assert!(outage(&denied, |_| true, times.killed, times.restarting).is_err());
+        assert!(outage(&[], |_| false, times.killed, times.restarting).is_err());
+    }
+
+    #[test]
+    fn one_failure_affects() {
+        let start = Instant::now();
+        let times = times(start);
+        let served = calls(start, Kind::Undelegated, |_| Outcome::Served);
+        assert!(unaffected(&served, &times).is_ok());
+        let one =
+            calls(start, Kind::List, |ms| if ms == 3500 { Outcome::Forbidden } else { Outcome::Served });
+        assert!(unaffected(&one, &times).is_err());
     }
 }

@@ -35,11 +35,17 @@ impl Peers {
         Ok(Self { cache: cache.join("agentic-gateway/interop") })
     }
 
+    /// Fails if something is missing that a person has to install.
+    pub(crate) async fn check(&self) -> anyhow::Result<()> {
+        node().await?;
+        python().await?;
+        Ok(())
+    }
+
     /// The `node_modules` of one of the folders in `xtask/peers`.
     pub(crate) async fn node_modules(&self, name: &str) -> anyhow::Result<PathBuf> {
         let source = root().join("xtask/peers").join(name);
-        let node = version("node", (20, 18), "Node.js 20.18 or later").await?;
-        version("npm", (9, 0), "npm 9 or later (it comes with Node.js)").await?;
+        let node = node().await?;
         let lock = source.join("package-lock.json");
         let folder = self
             .install(name, &lock, &node, async |folder: &Path| {
@@ -56,7 +62,7 @@ impl Peers {
 
     /// A Python environment with what a lock file names; gives its `bin`.
     pub(crate) async fn python(&self, name: &str, lock: &Path) -> anyhow::Result<PathBuf> {
-        let python = version("python3", (3, 10), "Python 3.10 or later").await?;
+        let python = python().await?;
         let folder = self
             .install(name, lock, &python, async |folder: &Path| {
                 let mut venv = Command::new("python3");
@@ -110,6 +116,15 @@ impl Peers {
         drop(guard);
         Ok(folder)
     }
+}
+
+async fn node() -> anyhow::Result<String> {
+    version("npm", (9, 0), "npm 9 or later (it comes with Node.js)").await?;
+    version("node", (20, 18), "Node.js 20.18 or later").await
+}
+
+async fn python() -> anyhow::Result<String> {
+    version("python3", (3, 10), "Python 3.10 or later, with its venv module").await
 }
 
 /// What a program says its version is; an error that says what to install if it is too old or there is none.

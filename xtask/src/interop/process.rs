@@ -227,3 +227,48 @@ fn read(pipe: impl AsyncRead + Unpin + Send + 'static, output: &Arc<Output>) {
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    fn sh(script: &str) -> Process {
+        Process::start("sh", Command::new("sh").args(["-c", script])).unwrap()
+    }
+
+    #[tokio::test]
+    async fn lines_and_ends() {
+        let mut process = sh("echo one; echo two words; exit 3");
+        assert_eq!(process.line("two", SOON).await.unwrap(), " words");
+        assert!(process.line("three", SOON).await.is_err());
+        assert!(!process.ended(SOON).await.unwrap());
+        assert!(process.still_runs().is_err());
+        assert_eq!((process.count("one"), process.count("three")), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn a_dropped_process_is_gone() {
+        let mut process = sh("echo up; exec sleep 60");
+        process.line("up", SOON).await.unwrap();
+        process.still_runs().unwrap();
+        let running = std::path::PathBuf::from(format!("/proc/{}/exe", process.child.id().unwrap()));
+        assert!(running.exists());
+        drop(process);
+        let deadline = Instant::now() + SOON;
+        // What is not waited for yet is there, but runs nothing.
+        while running.exists() {
+            assert!(Instant::now() < deadline, "it still runs");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_program_has_its_time() {
+        let mut sleep = Command::new("sleep");
+        assert!(finish("sleep", sleep.arg("60"), Duration::from_millis(10)).await.is_err());
+        assert!(succeed("false", &mut Command::new("false"), SOON).await.is_err());
+        assert!(succeed("true", &mut Command::new("true"), SOON).await.is_ok());
+    }
+}
