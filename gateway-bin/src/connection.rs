@@ -183,7 +183,8 @@ impl ConnectionService {
             );
         };
         if planned.kind == BackendKind::XBackendMcp {
-            context.recheck = Some(Arc::new(self.clone()));
+            let backend = Arc::clone(&planned.upstream);
+            context.recheck = Some(Arc::new(OpenStream { service: self.clone(), backend }));
         }
         context.observer = Some(Arc::clone(record) as _);
         let cors = planned.rule.filters.cors.clone();
@@ -266,18 +267,27 @@ impl std::fmt::Debug for ConnectionService {
     }
 }
 
-impl authz_tower::Recheck for ConnectionService {
+/// An event stream that may outlive a change of policy.
+#[derive(Debug)]
+struct OpenStream {
+    service: ConnectionService,
+    /// Whom the stream is with: the policies of another backend of the same rule say nothing about it.
+    backend: Arc<crate::upstream::Upstream>,
+}
+
+impl authz_tower::Recheck for OpenStream {
     fn changes(&self) -> watch::Receiver<u64> {
-        self.shared.changes.subscribe()
+        self.service.shared.changes.subscribe()
     }
 
     /// The same request as if it came now, on the configuration in force now.
     fn context(&self, parts: &Parts) -> Option<Context> {
-        let (gateway, listener) = self.connection.place(&self.shared.runtime.load())?;
-        let arrival = self.connection.arrival(listener);
-        match pipeline::plan(&gateway, &arrival, parts, Sessions::Sealed(&self.shared.keys)) {
+        let ConnectionService { shared, connection } = &self.service;
+        let (gateway, listener) = connection.place(&shared.runtime.load())?;
+        let arrival = Arrival { with_backend: Some(self.backend.name()), ..connection.arrival(listener) };
+        match pipeline::plan(&gateway, &arrival, parts, Sessions::Sealed(&shared.keys)) {
             Plan::Forward(planned) => {
-                Self::context(self, &gateway, &planned, Arc::from(""), SystemTime::now())
+                self.service.context(&gateway, &planned, Arc::from(""), SystemTime::now())
             }
             Plan::Refused(..) | Plan::Answered(..) => None,
         }
@@ -327,6 +337,7 @@ impl Connection {
             listener,
             identity: self.identity.as_ref().map(|identity| identity.as_str()),
             tls: self.tls,
+            with_backend: None,
         }
     }
 }

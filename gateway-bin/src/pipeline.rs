@@ -29,6 +29,8 @@ pub(crate) struct Arrival<'a> {
     pub(crate) identity: Option<&'a str>,
     /// Whether the connection is TLS.
     pub(crate) tls: bool,
+    /// For a request that is with a backend already (an open event stream): that backend or none.
+    pub(crate) with_backend: Option<&'a str>,
 }
 
 /// How session ids are read.
@@ -152,7 +154,7 @@ pub(crate) fn plan(
         (SessionHeader::One(value), Sessions::Sealed(keys)) => keys.open(value.as_bytes()),
         _ => None,
     };
-    let Some(at) = choose(gateway, rule, opened.as_ref()) else {
+    let Some(at) = choose(gateway, rule, arrival, opened.as_ref()) else {
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "the route has no backend", Some(listener));
     };
     let chosen = rule.backends.get(at).and_then(|weighted| {
@@ -252,23 +254,28 @@ fn is_stateless(parts: &Parts) -> bool {
         .is_some_and(Revision::is_stateless)
 }
 
-/// Which backend: the one that the session belongs to, else by weight.
-fn choose(gateway: &GatewayRuntime, rule: &RouteRule, session: Option<&Session>) -> Option<usize> {
+/// Which backend: the one that the request is with or that its session belongs to, else by weight.
+fn choose(
+    gateway: &GatewayRuntime,
+    rule: &RouteRule,
+    arrival: &Arrival<'_>,
+    session: Option<&Session>,
+) -> Option<usize> {
+    let named = |name: &str| {
+        rule.backends.iter().position(|weighted| {
+            let upstream = weighted.backend.as_ref().and_then(|id| gateway.upstreams.get(id));
+            upstream.is_some_and(|upstream| upstream.name() == name)
+        })
+    };
+    if let Some(backend) = arrival.with_backend {
+        return named(backend);
+    }
     let total: u64 = rule.backends.iter().map(|backend| u64::from(backend.weight)).sum();
     if let [only] = rule.backends.as_slice() {
         return (only.weight > 0).then_some(0);
     }
-    if let Some(session) = session {
-        let own = rule.backends.iter().position(|weighted| {
-            weighted
-                .backend
-                .as_ref()
-                .and_then(|id| gateway.upstreams.get(id))
-                .is_some_and(|upstream| upstream.name() == session.backend)
-        });
-        if own.is_some() {
-            return own;
-        }
+    if let Some(own) = session.and_then(|session| named(&session.backend)) {
+        return Some(own);
     }
     // Multiplying by an odd constant spreads the turns, so that a weight of 1 in 100 is not 100 in a row.
     let turn = gateway.turn.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16;

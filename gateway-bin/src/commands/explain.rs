@@ -77,6 +77,7 @@ pub(super) fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         listener: (protocol == Protocol::Https).then_some(at),
         identity: identity.as_ref().map(|identity| identity.as_str()),
         tls: protocol == Protocol::Https,
+        with_backend: None,
     };
     let explained = decide(args, &gateway, &arrival, identity.as_ref(), &parts, body.as_deref())?;
     print(&match args.output {

@@ -197,7 +197,7 @@ mod tests {
 
     #[track_caller]
     fn check_redirect(given: Redirect, tls: bool, port: u16, expected: Option<&str>) {
-        let arrival = Arrival { port, listener: None, identity: None, tls };
+        let arrival = Arrival { port, listener: None, identity: None, tls, with_backend: None };
         let response = redirect(&given, &parts(&[]), "a.example:8080", "/old", &arrival);
         let location = response.map(|response| response.headers()[LOCATION].to_str().unwrap().to_owned());
         assert_eq!(location.as_deref(), expected);
