@@ -14,7 +14,7 @@ mod value;
 pub(crate) use self::arguments::Arguments;
 pub(crate) use self::compile::Expression;
 pub(crate) use self::eval::{Call, Facts};
-pub(crate) use self::regex::anchored;
+pub(crate) use self::regex::{Pattern, anchored};
 pub(crate) use self::value::EvalError;
 
 /// Most bytes of an expression's source text.

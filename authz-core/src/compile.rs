@@ -349,13 +349,15 @@ fn mark_over_limit(policies: &mut [OnObject], entries: &[Entry]) {
         let external = within.iter().find(|older| older.is_external).filter(|_| entry.is_external);
         on.over_limit = if let Some(older) = external {
             Some(format!(
-                "the older policy `{}` already uses ExternalAuth on this target, and one policy may; until it goes,                  what this policy would delegate is denied: put both into one policy, or target something else",
+                "the older policy `{}` already uses ExternalAuth on this target, and one policy may; until it goes, \
+                 what this policy would delegate is denied: put both into one policy, or target something else",
                 older.key
             ))
         } else if within.len() >= MAX_POLICIES {
             let names: Vec<String> = within.iter().map(|older| format!("`{}`", older.key)).collect();
             Some(format!(
-                "the target has {MAX_POLICIES} older policies ({}), which is the limit; this policy's rules match                  nothing until one goes: merge policies",
+                "the target has {MAX_POLICIES} older policies ({}), which is the limit; this policy's rules match \
+                 nothing until one goes: merge policies",
                 names.join(", ")
             ))
         } else {

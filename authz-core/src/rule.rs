@@ -103,6 +103,8 @@ impl fmt::Display for Part {
 pub(crate) enum Why<'v> {
     BodyNotParsed,
     HeaderNotText,
+    /// A path or header is too long for a regular expression of that size.
+    TooLong,
     HostUnclear,
     Cel(EvalError<'v>),
     /// `could_call`: it depends on the rest of the request.
@@ -114,6 +116,7 @@ impl fmt::Display for Why<'_> {
         match self {
             Self::BodyNotParsed => f.write_str("the body was not parsed"),
             Self::HeaderNotText => f.write_str("a header's value is not text"),
+            Self::TooLong => f.write_str("the path or a header is too long for the regular expression"),
             Self::HostUnclear => f.write_str("the host is not a plain name or address"),
             Self::Cel(error) => write!(f, "CEL: {error}"),
             Self::RestOfRequest => f.write_str("it depends on the rest of the request"),

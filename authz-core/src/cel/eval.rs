@@ -54,7 +54,7 @@ impl Budget {
     pub(super) fn text<'v>(&self, bytes: usize) -> Result<(), EvalError<'v>> {
         self.spend(bytes / 32)
     }
-    /// Text searched with a regular expression, or read: a step per 8 bytes.
+    /// Text read: a step per 8 bytes.
     pub(super) fn search<'v>(&self, bytes: usize) -> Result<(), EvalError<'v>> {
         self.spend(1 + bytes / 8)
     }
@@ -136,10 +136,10 @@ impl<'v> Evaluation<'v> {
                 let (left, right) = (self.value(left, scope)?, self.value(right, scope)?);
                 self.contains(&right, &left).map(Value::Bool)
             }
-            Node::Matches(text, regex) => match self.value(text, scope)? {
+            Node::Matches(text, pattern) => match self.value(text, scope)? {
                 Value::Str(text) => {
-                    self.budget.search(text.len())?;
-                    Ok(Value::Bool(regex.is_match(&text)))
+                    self.budget.spend(pattern.steps(text.len()))?;
+                    Ok(Value::Bool(pattern.is_match(&text)))
                 }
                 other => Err(EvalError::NoOverload("matches", other.type_name(), None)),
             },

@@ -1,9 +1,7 @@
 //! A compiled expression.
 use std::cmp::Ordering;
 
-use regex::Regex;
-
-use super::{functions::Function, value::Value};
+use super::{functions::Function, regex::Pattern, value::Value};
 
 /// A variable, found at compile time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +109,7 @@ pub(super) enum Node {
     Compare(Comparison, Box<Self>, Box<Self>),
     Arithmetic(Arithmetic, Box<Self>, Box<Self>),
     In(Box<Self>, Box<Self>),
-    Matches(Box<Self>, Regex),
+    Matches(Box<Self>, Pattern),
     Call(Function, Box<[Self]>),
     Macro(Box<Self>, Box<Macro>),
 }

@@ -258,6 +258,10 @@ fn evaluation_is_bounded() {
     // Doubling a string: the text that is copied counts.
     let doubling = "[1].map(x, 'abcdefgh')".to_owned() + &".map(s, s + s)".repeat(40) + "[0] == 'x'";
     check(&doubling, "more than 50000 steps");
+    // A pattern whose automaton is large costs more by the byte: without that these take seconds.
+    let long = "[1].map(x, 'abaabbab')".to_owned() + &".map(s, s + s)".repeat(12) + "[0]";
+    check(&format!("{long}.matches('ab')"), "true");
+    check(&format!("{long}.matches('[ab]*a[ab]{{1000}}c')"), "more than 50000 steps");
     // Nothing that comes after makes up for it.
     check(&format!("{list}.all(a, {list}.all(b, {list}.all(c, a == b))) || true"), "more than 50000 steps");
 }

@@ -1,10 +1,12 @@
 //! The HTTP parts of a v1alpha1 rule.
 use http::HeaderName;
 use policy_model::{HostMatch, Inline, PathMatch, StringMatch};
-use regex::Regex;
 
 use super::{Match, Part, Why};
-use crate::{Request, cel::anchored};
+use crate::{
+    Request,
+    cel::{Pattern, anchored},
+};
 
 /// Compiled `methods`, `paths`, `headers`, `hosts`, `ports`; what was not given is `None`.
 #[derive(Debug)]
@@ -21,13 +23,13 @@ enum Path {
     Exact(Box<str>),
     /// Without a slash at the end.
     Prefix(Box<str>),
-    Regex(Regex),
+    Regex(Pattern),
 }
 
 #[derive(Debug)]
 enum Text {
     Exact(Box<str>),
-    Regex(Regex),
+    Regex(Pattern),
 }
 
 #[derive(Debug)]
@@ -112,17 +114,15 @@ impl HttpMatch {
         {
             return Match::No(Part::Port);
         }
-        if let Some(paths) = &self.paths {
-            let path = http.path();
-            if !paths.iter().any(|one| one.matches(path)) {
-                return Match::No(Part::Path);
-            }
-        }
-        let hosts = match &self.hosts {
+        let paths = match &self.paths {
+            Some(paths) => any_path(paths, http.path()),
+            None => Match::Yes,
+        };
+        let hosts = || match &self.hosts {
             Some(hosts) => host(hosts, http.host),
             None => Match::Yes,
         };
-        hosts.and(|| {
+        paths.and(hosts).and(|| {
             self.headers.iter().fold(Match::Yes, |so_far, (name, value)| {
                 so_far.and(|| header(value, http.headers.get_all(name)))
             })
@@ -131,15 +131,28 @@ impl HttpMatch {
 }
 
 impl Path {
-    fn matches(&self, path: &str) -> bool {
+    /// `None`: too much to search.
+    fn matches(&self, path: &str) -> Option<bool> {
         match self {
-            Self::Exact(exact) => path == &**exact,
-            Self::Prefix(prefix) => {
-                path.strip_prefix(&**prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            }
-            Self::Regex(regex) => regex.is_match(path),
+            Self::Exact(exact) => Some(path == &**exact),
+            Self::Prefix(prefix) => Some(
+                path.strip_prefix(&**prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+            ),
+            Self::Regex(pattern) => pattern.bounded_match(path),
         }
     }
+}
+
+fn any_path<'v>(paths: &[Path], path: &str) -> Match<'v> {
+    let mut so_far = Match::No(Part::Path);
+    for one in paths {
+        match one.matches(path) {
+            Some(true) => return Match::Yes,
+            Some(false) => {}
+            None => so_far = Match::Unknown(Why::TooLong),
+        }
+    }
+    so_far
 }
 
 /// Every line must match; a header that is missing does not.
@@ -151,8 +164,11 @@ fn header<'v>(text: &Text, lines: http::header::GetAll<'_, http::HeaderValue>) -
     lines.fold(Match::Yes, |so_far, line| {
         so_far.and(|| match text {
             Text::Exact(exact) => Match::when(line.as_bytes() == exact.as_bytes(), Part::Header),
-            Text::Regex(regex) => match std::str::from_utf8(line.as_bytes()) {
-                Ok(line) => Match::when(regex.is_match(line), Part::Header),
+            Text::Regex(pattern) => match std::str::from_utf8(line.as_bytes()) {
+                Ok(line) => match pattern.bounded_match(line) {
+                    Some(matches) => Match::when(matches, Part::Header),
+                    None => Match::Unknown(Why::TooLong),
+                },
                 Err(_) => Match::Unknown(Why::HeaderNotText),
             },
         })

@@ -3,6 +3,12 @@ mod acceptance;
 #[expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "requests of tests are well formed")]
 mod common;
 mod generators;
+#[expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a case that the tables do not know is a fault of the test"
+)]
+mod naive;
 mod properties;
 mod v0alpha0;
 mod v1alpha1;

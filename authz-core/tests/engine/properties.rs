@@ -112,6 +112,11 @@ proptest! {
     #[test]
     fn at_most_five_are_accepted_and_one_with_external_auth(all in policies()) {
         let compiled = of_entries(all, DefaultAction::Allow);
+        for status in &compiled.statuses {
+            if let Acceptance::LimitPerTargetExceeded { message } = &status.acceptance {
+                prop_assert!(!message.contains("  "), "{}", message);
+            }
+        }
         for object in [gateway(), backend()] {
             let mut accepted: Vec<_> = compiled
                 .statuses

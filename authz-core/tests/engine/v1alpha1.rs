@@ -203,7 +203,19 @@ fn external_auth_counts_what_it_cannot_tell_as_matching() {
     });
     let on_host =
         inline(Inline { hosts: Some(vec![HostMatch::Exact("h.example".into())]), ..Inline::default() });
+    // Its automaton is so large that a search of a long text is not worth its time.
+    let large = "[ab]*a[ab]{1000}c";
+    let on_long_header = inline(Inline {
+        headers: Some(vec![HeaderMatch { name: "x".into(), value: StringMatch::Regex(large.into()) }]),
+        ..Inline::default()
+    });
+    let on_path = inline(Inline { paths: Some(vec![PathMatch::Regex(large.into())]), ..Inline::default() });
+    let long = "ab".repeat(30_000);
     for (condition, ask, expected) in [
+        (on_long_header.clone(), call.clone().header("x", b"ab"), Allow),
+        (on_long_header, call.clone().header("x", long.as_bytes()), Delegate),
+        (on_path.clone(), Ask { path: "ab".into(), ..call.clone() }, Allow),
+        (on_path.clone(), Ask { path: long, ..call.clone() }, Delegate),
         (listed.clone(), call.clone(), Delegate),
         (listed.clone(), Ask::call(AGENT, "echo"), Allow),
         (listed.clone(), Ask::call(OTHER, "get-sum"), Allow),
@@ -224,6 +236,9 @@ fn external_auth_counts_what_it_cannot_tell_as_matching() {
     ] {
         check(&delegating(condition), &ask, expected);
     }
+    // The same is false in an Allow rule.
+    let path = format!("{}ac", "ab".repeat(30_000));
+    check(&allowing(on_path), &Ask { path, ..Ask::call(AGENT, "get-sum") }, Deny);
     let everything = compiled([ext("e", 1, on_gateway(), vec![])]).engine;
     for carries in [Carries::NoBody, Carries::EventStream, Carries::Unparsed] {
         let ask = Ask::new(None, carries);
