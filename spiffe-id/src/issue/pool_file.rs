@@ -115,6 +115,9 @@ impl Ca {
             .ok_or(CaFault::Time)?;
         let chain: Vec<CertificateDer<'static>> =
             path.iter().filter_map(|at| intermediates.get(*at)).cloned().collect();
+        if !has_writable_name(signing) {
+            return Err(CaFault::Name);
+        }
         let signing_der = chain.first().unwrap_or(&root);
         let issuer = Issuer::from_ca_cert_der(signing_der, key).map_err(|_error| CaFault::Name)?;
         if !names_itself(&issuer, subject) {
@@ -171,6 +174,13 @@ fn path_to_root(
 fn has_signed(parent: &Certificate<'_>, child: &Certificate<'_>) -> bool {
     parent.x509.subject().as_raw() == child.x509.issuer().as_raw()
         && child.x509.verify_signature(Some(parent.x509.public_key())).is_ok()
+}
+
+/// Whether rcgen can write the types of the subject's attributes; it panics where the first two arcs do not come to
+/// less than 120 (those of X.500 names do).
+fn has_writable_name(certificate: &Certificate<'_>) -> bool {
+    let mut attributes = certificate.x509.subject().iter_attributes();
+    attributes.all(|attribute| attribute.attr_type().as_bytes().first().is_some_and(|first| *first < 120))
 }
 
 /// Whether what this issuer signs will name it as its own certificate does, byte for byte, as verifiers want it:

@@ -285,6 +285,26 @@ fn names_of_cas() {
     }
 }
 
+/// The signing library cannot write such a name again, and would panic.
+#[test]
+fn a_root_whose_name_cannot_be_written_again_is_refused() {
+    for first in [120, 127, 128, 158, 255] {
+        let mut file: Value = serde_json::from_str(&pool(KeyKind::Ed25519).to_json()).unwrap();
+        let root = &mut file["cas"][0]["rootCertificateDER"];
+        let mut der = STANDARD.decode(root.as_str().unwrap()).unwrap();
+        // The type of the common name, 2.5.4.3, in issuer and subject.
+        let common_name = [6, 3, 0x55, 4, 3];
+        let found: Vec<usize> =
+            (0..der.len() - 5).filter(|at| der[*at..at + 5] == common_name).map(|at| at + 2).collect();
+        assert_eq!(found.len(), 2);
+        for at in found {
+            der[at] = first;
+        }
+        *root = json!(STANDARD.encode(der));
+        CaPool::from_json(file.to_string().as_bytes()).unwrap_err();
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
