@@ -35,6 +35,9 @@ pub(crate) struct Interop {
     /// 200 sessions for 30 s instead of 50 for 6 s, and memory is held to its limit
     #[arg(long)]
     long: bool,
+    /// This gateway instead of one that is built first (with the feature `quickstart`)
+    #[arg(long, value_name = "FILE")]
+    gateway: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -100,7 +103,11 @@ pub(crate) fn interop(interop: &Interop) -> anyhow::Result<()> {
     if interop.suites().any(Suite::needs_peers) {
         runtime.block_on(peers.check())?;
     }
-    let run = Run { gateway: gateway::build()?, peers, temporary: tempfile::tempdir()?, long: interop.long };
+    let gateway = match &interop.gateway {
+        Some(gateway) => gateway.canonicalize().with_context(|| format!("`{}`", gateway.display()))?,
+        None => gateway::build()?,
+    };
+    let run = Run { gateway, peers, temporary: tempfile::tempdir()?, long: interop.long };
     runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;

@@ -23,6 +23,10 @@ const AGENT: &str = "agent";
 /// Just under the gateway's default limit of 1 MiB for a body, message included.
 const LARGE_CALL: usize = 1_048_000;
 const LARGE_ANSWER: u64 = 10_000_000;
+/// Twice what a gateway that reads ahead would have to hold: the server waits at its half.
+const ENDLESS_ANSWER: u64 = 400_000_000;
+/// What a gateway may hold of an answer that nobody reads.
+const READ_AHEAD_KIB: u64 = 8 * 1024;
 const RELOAD: Duration = Duration::from_secs(1);
 const STEP: Duration = Duration::from_secs(30);
 const GROWTH: f64 = 1.1;
@@ -64,6 +68,13 @@ pub(crate) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
     let answer = report.step("a streamed answer of 10 MB", STEP, large_answer(&mut session, &upstream)).await;
     if let Some(bytes) = answer {
         report.note(&format!("{bytes} bytes; the first half was read before the server sent the second"));
+    }
+
+    let ahead = report
+        .step("an answer that nobody reads is not read ahead", STEP, unread(&target, &gateway, &upstream))
+        .await;
+    if let Some((sent, grown)) = ahead {
+        report.note(&format!("the server could send {sent} bytes; the gateway grew by {grown} KiB"));
     }
 
     let name = format!("{} sessions for {} s, a reload each second", load.sessions, load.time.as_secs());
@@ -242,6 +253,29 @@ async fn large_answer(session: &mut Session, upstream: &Upstream) -> anyhow::Res
     let end = String::from_utf8_lossy(&end);
     ensure!(end.contains(&format!("\"id\":{id}")) && end.contains("streamed"), "it ends in `{end}`");
     Ok(read)
+}
+
+/// Asks for a very long answer and reads none of it. Gives the bytes that the server got rid of, sockets' buffers included,
+/// and by how many KiB the gateway grew.
+async fn unread(target: &Target, gateway: &Gateway, upstream: &Upstream) -> anyhow::Result<(u64, u64)> {
+    let mut session = Session::open(target).await?;
+    let (sent_before, rss_before) = (upstream.sent(), gateway.process.rss_kib()?);
+    let params = json!({"name": "stream", "arguments": {"bytes": ENDLESS_ANSWER}});
+    let (_, response) = session.send("tools/call", &params).await?;
+    ensure!(response.status() == 200, "{}", response.status());
+    // Until the server has been stuck for a while.
+    let (mut sent, mut since) = (upstream.sent(), Instant::now());
+    while sent == sent_before || since.elapsed() < Duration::from_millis(500) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if upstream.sent() != sent {
+            (sent, since) = (upstream.sent(), Instant::now());
+        }
+    }
+    let (sent, grown) = (sent - sent_before, gateway.process.rss_kib()?.saturating_sub(rss_before));
+    ensure!(sent < ENDLESS_ANSWER / 4, "{sent} bytes were read ahead");
+    ensure!(grown < READ_AHEAD_KIB, "the gateway grew by {grown} KiB");
+    drop(response);
+    Ok((sent, grown))
 }
 
 /// Manifests that change: each generation allows a tool of its own.

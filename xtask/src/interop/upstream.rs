@@ -41,6 +41,8 @@ struct State {
     sessions: AtomicU64,
     /// Ids of the `tools/call` requests that arrived.
     calls: Mutex<HashSet<u64>>,
+    /// Bytes of long answers that were taken off our hands.
+    sent: AtomicU64,
     /// Lets the second half of a long answer go.
     go_on: Notify,
 }
@@ -69,6 +71,11 @@ impl Upstream {
     /// Whether a `tools/call` of this id arrived.
     pub(crate) fn saw(&self, id: u64) -> bool {
         self.state.calls.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
+    }
+
+    /// Bytes of long answers that were sent so far.
+    pub(crate) fn sent(&self) -> u64 {
+        self.state.sent.load(Ordering::Relaxed)
     }
 
     /// Sends the second half of a long answer.
@@ -162,6 +169,7 @@ fn stream(id: u64, bytes: usize, state: Arc<State>) -> Response<Body> {
             if events.send(event(&message)).await.is_err() {
                 return;
             }
+            state.sent.fetch_add(EVENT as u64, Ordering::Relaxed);
         }
         let result = json!({"jsonrpc": "2.0", "id": id, "result": text("streamed")});
         // The client may have gone.
