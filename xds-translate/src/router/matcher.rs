@@ -7,9 +7,13 @@ use gateway_api::httproutes::{
     HttpRouteRulesMatchesQueryParamsType as QueryType,
 };
 use http::{HeaderMap, HeaderName};
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 
 use crate::RouteRequest;
+
+/// Bytes that one compiled expression may take. In the worst case each byte of a text meets every state, some 80 ns for
+/// each KiB, and expressions are tried before anybody is known to be allowed.
+const REGEX_SIZE_LIMIT: usize = 64 << 10;
 
 /// How a path is matched.
 #[derive(Debug)]
@@ -81,11 +85,17 @@ pub(super) fn compile(one: &HttpRouteRulesMatches) -> Result<(PathMatcher, Condi
 
 /// A regular expression that must match the whole of a text.
 fn anchored(pattern: &str) -> Result<Regex, String> {
-    let wrong =
-        |error: &regex::Error| format!("regular expression `{pattern}` does not compile ({error}); mend it");
+    let build = |text: &str| {
+        RegexBuilder::new(text).size_limit(REGEX_SIZE_LIMIT).build().map_err(|error| match error {
+            regex::Error::CompiledTooBig(_) => format!(
+                "regular expression `{pattern}` is over {REGEX_SIZE_LIMIT} bytes when compiled; shorten it or its repetitions"
+            ),
+            other => format!("regular expression `{pattern}` does not compile ({other}); mend it"),
+        })
+    };
     // On its own first: `a)|(b` would compile within the group.
-    Regex::new(pattern).map_err(|error| wrong(&error))?;
-    Regex::new(&format!(r"\A(?:{pattern})\z")).map_err(|error| wrong(&error))
+    build(pattern)?;
+    build(&format!(r"\A(?:{pattern})\z"))
 }
 
 fn method_name(method: &Method) -> &'static str {
