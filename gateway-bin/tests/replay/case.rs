@@ -27,7 +27,7 @@ pub(crate) enum Expect {
     Allow,
     /// Denied by policy.
     Deny,
-    /// Forwarded if the authorizers agree.
+    /// Policy allows it if the authorizers agree.
     Delegate,
     /// Refused before policy, or answered by the gateway itself.
     Reject,
@@ -49,6 +49,10 @@ pub(crate) struct Case {
     #[serde(default)]
     headers: BTreeMap<String, Lines>,
     pub(crate) body: Option<String>,
+    /// For a delegation: no authorizer can answer (it cannot be reached, or cannot be shown the call), so it is denied
+    /// without one being asked.
+    #[serde(default)]
+    pub(crate) unanswerable: bool,
     /// For a rejection: the exact status; any 4xx otherwise.
     pub(crate) status: Option<u16>,
     /// For a rejection: the code of the JSON-RPC error.
@@ -122,7 +126,9 @@ pub(crate) fn load() -> Vec<CaseFile> {
         assert!(!file.cases.is_empty(), "{}", file.name);
         for case in &file.cases {
             let rejected = case.expect == Expect::Reject;
-            assert!(rejected || (case.status, case.code) == (None, None), "{}: {}", file.name, case.name);
+            let name = format!("{}: {}", file.name, case.name);
+            assert!(case.expect == Expect::Delegate || !case.unanswerable, "{name}");
+            assert!(rejected || (case.status, case.code) == (None, None), "{name}");
         }
     }
     files

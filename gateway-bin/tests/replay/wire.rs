@@ -55,14 +55,14 @@ pub(crate) async fn exchange(wire: &mut dyn Wire, bytes: &[u8]) -> io::Result<Ve
     }
 }
 
-/// Reads all responses of a connection that was closed; interim ones (1xx) are passed over.
+/// Reads all responses of a connection that was closed; interim ones (1xx) are passed over. Those to a HEAD have no body.
 ///
 /// # Errors
 /// Bytes that are no response, or not a whole one.
-pub(crate) fn replies(mut bytes: &[u8]) -> Result<Vec<Reply>, String> {
+pub(crate) fn replies(mut bytes: &[u8], to_head: bool) -> Result<Vec<Reply>, String> {
     let mut replies = Vec::new();
     while !bytes.is_empty() {
-        let (reply, rest) = reply(bytes)
+        let (reply, rest) = reply(bytes, to_head)
             .ok_or_else(|| format!("not a whole response: {:?}", String::from_utf8_lossy(bytes)))?;
         bytes = rest;
         if reply.status >= 200 {
@@ -72,7 +72,7 @@ pub(crate) fn replies(mut bytes: &[u8]) -> Result<Vec<Reply>, String> {
     Ok(replies)
 }
 
-fn reply(bytes: &[u8]) -> Option<(Reply, &[u8])> {
+fn reply(bytes: &[u8], to_head: bool) -> Option<(Reply, &[u8])> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&bytes[..end]).ok()?;
     let mut rest = &bytes[end + 4..];
@@ -84,7 +84,7 @@ fn reply(bytes: &[u8]) -> Option<(Reply, &[u8])> {
         })
         .collect::<Option<Vec<_>>>()?;
     let mut reply = Reply { status, headers, body: Vec::new() };
-    if status < 200 || status == 204 || status == 304 {
+    if to_head || status < 200 || status == 204 || status == 304 {
         return Some((reply, rest));
     }
     if reply.header("transfer-encoding").is_some() {
