@@ -265,6 +265,7 @@ impl<'v> Evaluation<'v> {
     /// A header's value, lines joined with a comma. Names are lower case; another spelling is no key.
     fn header(&self, name: &Value<'v>) -> Result<Option<Value<'v>>, EvalError<'v>> {
         let Value::Str(name) = name else { return Ok(None) };
+        self.budget.text(name.len())?;
         if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
             return Ok(None);
         }

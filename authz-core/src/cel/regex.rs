@@ -22,15 +22,14 @@ impl Pattern {
         (bytes / 8).saturating_mul(self.weight).saturating_add(1)
     }
 
-    /// Whether it matches; to be paid for with [`steps`](Self::steps).
-    pub(super) fn is_match(&self, text: &str) -> bool {
-        self.regex.is_match(text)
+    /// Whether a search of so many bytes takes no more steps than a whole evaluation may.
+    pub(crate) fn is_bounded(&self, bytes: usize) -> bool {
+        u32::try_from(self.steps(bytes)).is_ok_and(|steps| steps <= MAX_STEPS)
     }
 
-    /// Whether it matches; `None` where the search alone could take more steps than a whole evaluation may.
-    pub(crate) fn bounded_match(&self, text: &str) -> Option<bool> {
-        let most = usize::try_from(MAX_STEPS).unwrap_or(usize::MAX);
-        (self.steps(text.len()) <= most).then(|| self.is_match(text))
+    /// Whether it matches. What it costs is to be asked before.
+    pub(crate) fn is_match(&self, text: &str) -> bool {
+        self.regex.is_match(text)
     }
 }
 
@@ -212,8 +211,7 @@ mod tests {
         // The classic one whose automaton has 2^1000 states, so that each byte meets a thousand.
         let large = anchored("[ab]*a[ab]{1000}c").unwrap();
         assert!(large.steps(8_000) > 50_000, "{}", large.steps(8_000));
-        assert_eq!(large.bounded_match("aab"), Some(false));
-        assert_eq!(large.bounded_match(&"ab".repeat(4_000)), None);
+        assert!(large.is_bounded(100) && !large.is_bounded(8_000));
     }
 
     #[test]

@@ -138,7 +138,7 @@ impl Path {
             Self::Prefix(prefix) => Some(
                 path.strip_prefix(&**prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
             ),
-            Self::Regex(pattern) => pattern.bounded_match(path),
+            Self::Regex(pattern) => pattern.is_bounded(path.len()).then(|| pattern.is_match(path)),
         }
     }
 }
@@ -157,18 +157,21 @@ fn any_path<'v>(paths: &[Path], path: &str) -> Match<'v> {
 
 /// Every line must match; a header that is missing does not.
 fn header<'v>(text: &Text, lines: http::header::GetAll<'_, http::HeaderValue>) -> Match<'v> {
-    let mut lines = lines.iter().peekable();
-    if lines.peek().is_none() {
+    let (mut count, mut bytes) = (0_usize, 0_usize);
+    for line in &lines {
+        count += 1;
+        bytes += line.len();
+    }
+    if count == 0 {
         return Match::No(Part::Header);
     }
-    lines.fold(Match::Yes, |so_far, line| {
+    lines.iter().fold(Match::Yes, |so_far, line| {
         so_far.and(|| match text {
             Text::Exact(exact) => Match::when(line.as_bytes() == exact.as_bytes(), Part::Header),
+            // What is searched is bounded for all lines together.
             Text::Regex(pattern) => match std::str::from_utf8(line.as_bytes()) {
-                Ok(line) => match pattern.bounded_match(line) {
-                    Some(matches) => Match::when(matches, Part::Header),
-                    None => Match::Unknown(Why::TooLong),
-                },
+                Ok(line) if pattern.is_bounded(bytes) => Match::when(pattern.is_match(line), Part::Header),
+                Ok(_) => Match::Unknown(Why::TooLong),
                 Err(_) => Match::Unknown(Why::HeaderNotText),
             },
         })

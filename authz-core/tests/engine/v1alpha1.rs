@@ -211,9 +211,12 @@ fn external_auth_counts_what_it_cannot_tell_as_matching() {
     });
     let on_path = inline(Inline { paths: Some(vec![PathMatch::Regex(large.into())]), ..Inline::default() });
     let long = "ab".repeat(30_000);
+    let line = "ab".repeat(500);
+    let many_lines = (0..60).fold(call.clone(), |ask, _| ask.header("x", line.as_bytes()));
     for (condition, ask, expected) in [
         (on_long_header.clone(), call.clone().header("x", b"ab"), Allow),
-        (on_long_header, call.clone().header("x", long.as_bytes()), Delegate),
+        (on_long_header.clone(), call.clone().header("x", long.as_bytes()), Delegate),
+        (on_long_header, many_lines, Delegate),
         (on_path.clone(), Ask { path: "ab".into(), ..call.clone() }, Allow),
         (on_path.clone(), Ask { path: long, ..call.clone() }, Delegate),
         (listed.clone(), call.clone(), Delegate),
