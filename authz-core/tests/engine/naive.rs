@@ -509,7 +509,7 @@ proptest! {
     fn the_engine_decides_as_the_specification_reads(
         entries in any_policies(),
         default in prop_oneof![Just(DefaultAction::Allow), Just(DefaultAction::Deny)],
-        asks in vec(any_ask(), 4),
+        asks in vec(any_ask(), 3),
     ) {
         let engine = of_entries(entries.clone(), default).engine;
         for ask in asks {
