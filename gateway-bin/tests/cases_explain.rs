@@ -2,7 +2,7 @@
 #[path = "replay/case.rs"]
 mod case;
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path, process::Command, sync::Mutex, thread};
 
 use serde_json::Value;
 
@@ -65,22 +65,34 @@ fn fault(case: &Case, explained: &Value) -> Option<String> {
     case.code.filter(|expected| code != expected).map(|expected| format!("expected {expected}, got {code}"))
 }
 
-#[test]
-fn every_case_is_explained_as_expected() {
-    let mut failures = Failures::default();
+fn explain_all(files: &[&CaseFile], failures: &Mutex<Failures>) {
     let folder = tempfile::tempdir().unwrap();
-    for file in case::load() {
+    for file in files {
         fs::write(folder.path().join("manifests.yaml"), &file.manifests).unwrap();
         for case in &file.cases {
-            match explain(folder.path(), &file, case) {
-                Ok(explained) => {
-                    if let Some(fault) = fault(case, &explained) {
-                        failures.add(&file, case, fault);
-                    }
-                }
-                Err(error) => failures.add(&file, case, error),
+            let fault = match explain(folder.path(), file, case) {
+                Ok(explained) => fault(case, &explained),
+                Err(error) => Some(error),
+            };
+            if let Some(fault) = fault {
+                failures.lock().unwrap().add(file, case, fault);
             }
         }
     }
-    failures.assert_none();
+}
+
+#[test]
+fn every_case_is_explained_as_expected() {
+    let files = case::load();
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    let files = &files;
+    let share = move |worker: usize| files.iter().skip(worker).step_by(workers).collect::<Vec<_>>();
+    let failures = Mutex::new(Failures::default());
+    thread::scope(|scope| {
+        for worker in 0..workers {
+            let failures = &failures;
+            scope.spawn(move || explain_all(&share(worker), failures));
+        }
+    });
+    failures.into_inner().unwrap().assert_none();
 }
