@@ -1,6 +1,15 @@
 //! Requests made to get something past the gateway, byte for byte as an attacker would write them. Every request
 //! carries an id: one that begins with `no` must never be seen by a server, whatever the client is told; the others
 //! must be seen exactly once where the table says so.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "all of it is tests"
+)]
+
 #[path = "replay/wire.rs"]
 mod wire;
 #[path = "replay/world.rs"]

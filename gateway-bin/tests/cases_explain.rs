@@ -1,4 +1,6 @@
 //! Every decision case through the command `agentic-gateway explain`.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "all of it is tests")]
+
 #[path = "replay/case.rs"]
 mod case;
 

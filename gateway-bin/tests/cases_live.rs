@@ -1,5 +1,13 @@
 //! Every decision case through a running gateway, between real connections: the requests that the servers see are
 //! exactly those that were to be allowed, and every client is told what the specification says (section 5).
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "all of it is tests"
+)]
+
 #[path = "replay/case.rs"]
 mod case;
 #[path = "replay/wire.rs"]
