@@ -184,8 +184,9 @@ fn theirs(denied: Denied) -> Refused {
     Refused { word: Some("denied"), detail: denied.reason, response }
 }
 
-/// What an authorizer could not see as it will be forwarded: it reads numbers as doubles, and nested values to a depth.
-fn unjudgeable(message: &Message<'_>) -> Option<&'static str> {
+/// What an authorizer could not see as it will be forwarded: it reads numbers as doubles, and nested values to a depth
+/// of 32 (semantics, section 4). A delegated call of which this says why is denied without asking.
+pub fn unjudgeable(message: &Message<'_>) -> Option<&'static str> {
     if message.params_have_big_integer() {
         Some("an integer in `params` is beyond 2^53")
     } else if message.params_depth() > 32 {

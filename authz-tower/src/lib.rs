@@ -13,6 +13,7 @@ pub use crate::admission::{
     Admission, Admitted, HeadTraffic, Rejection, Subject, admit, admit_body, admit_head, check_target,
     origin_matches, request_host,
 };
+pub use crate::ask::unjudgeable;
 pub use crate::body::{GuardedBody, RequestBody, ResponseBody};
 pub use crate::context::{Ask, Context, Observer, Options, Outcome, Peer, Recheck};
 pub use crate::layer::{AuthorizeFuture, AuthzLayer, AuthzService, authorize};

@@ -1,7 +1,7 @@
 //! Path, Host and framing: what is refused on every route, before routing.
 use http::{
     HeaderMap, Version,
-    header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING},
+    header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, ORIGIN, TRANSFER_ENCODING},
     request::Parts,
 };
 
@@ -10,13 +10,17 @@ use super::Rejection;
 /// Refuses, on every route and before routing, a request whose target could mean different things to different
 /// servers (semantics, last row of section 5): a path with dot segments (percent-encoded ones included), `%2f`,
 /// `%5c`, `%00`, a backslash, `//` or a broken escape; a Host that is missing, repeated, no `host[:port]`, or that
-/// differs from the authority of the request line or of HTTP/2; and Content-Length beside Transfer-Encoding.
+/// differs from the authority of the request line or of HTTP/2; Content-Length beside Transfer-Encoding; and a
+/// Connection header that would have headers dropped on the way which were decided on.
 ///
 /// # Errors
 /// A 400 with a short plain text.
 pub fn check_target(parts: &Parts) -> Result<(), Rejection> {
-    match host_fault(parts).or_else(|| path_fault(parts.uri.path())).or_else(|| framing_fault(&parts.headers))
-    {
+    let fault = host_fault(parts)
+        .or_else(|| path_fault(parts.uri.path()))
+        .or_else(|| framing_fault(&parts.headers))
+        .or_else(|| connection_fault(&parts.headers));
+    match fault {
         None => Ok(()),
         Some(fault) => Err(Rejection::plain(http::StatusCode::BAD_REQUEST, fault)),
     }
@@ -155,9 +159,53 @@ fn framing_fault(headers: &HeaderMap) -> Option<&'static str> {
     }
 }
 
+/// What Connection names is dropped before the request is forwarded (RFC 9110, section 7.6.1): the server must not
+/// lose the headers that say what the body is, or who asks.
+fn connection_fault(headers: &HeaderMap) -> Option<&'static str> {
+    let end_to_end = |name: &str| {
+        let name = name.trim_matches([' ', '\t']);
+        let begins =
+            |prefix: &str| name.get(..prefix.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(prefix));
+        begins("mcp-")
+            || begins("content-")
+            || [HOST, AUTHORIZATION, ORIGIN].iter().any(|header| name.eq_ignore_ascii_case(header.as_str()))
+    };
+    headers.get_all(CONNECTION).iter().find_map(|line| match line.to_str() {
+        Err(_) => Some("the Connection header is not ASCII"),
+        Ok(line) => line
+            .split(',')
+            .any(end_to_end)
+            .then_some("the Connection header names a header that the server must see; leave it out"),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connection_options() {
+        let with =
+            |line: &'static str| http::Request::get("/").header("host", "a").header("connection", line);
+        for ok in ["close", "keep-alive", "Upgrade, HTTP2-Settings", "te", "x-own", "mcp", ""] {
+            check(with(ok), None);
+        }
+        for named in [
+            "mcp-protocol-version",
+            "close, Mcp-Session-Id",
+            "x,\tcontent-type ",
+            "Content-Length",
+            "HOST",
+            "authorization",
+            "origin",
+        ] {
+            check(with(named), Some("names a header that the server must see"));
+        }
+        check(
+            with("close").header("connection", "mcp-name"),
+            Some("names a header that the server must see"),
+        );
+    }
 
     #[track_caller]
     fn check(request: http::request::Builder, fault: Option<&str>) {

@@ -4,8 +4,8 @@ mod print;
 use std::{process::ExitCode, sync::Arc, time::SystemTime};
 
 use anyhow::{Context as _, anyhow, bail};
-use authz_core::{Effect, Http, Request as Question};
-use authz_tower::{Ask, Context, Peer, Rejection, Subject, admit, request_host};
+use authz_core::{Effect, Http, Request as Question, Traffic};
+use authz_tower::{Ask, Context, Peer, Rejection, Subject, admit, request_host, unjudgeable};
 use http::{
     HeaderValue, Method, Request,
     header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST},
@@ -176,7 +176,11 @@ fn decide(
                     format!("{}:{}", authorizer.backend.object, authorizer.backend.port.unwrap_or_default())
                 })
                 .collect();
-            Message::new(&traffic, context.engine.explain(context.levels, &question), asked)
+            let cannot_be_asked = match traffic {
+                Traffic::Message(message) => unjudgeable(message),
+                _ => None,
+            };
+            Message::new(&traffic, context.engine.explain(context.levels, &question), asked, cannot_be_asked)
         })
         .collect();
     Ok(Explained::decided(messages, &subject_name(&subject)).on(&planned))

@@ -20,10 +20,17 @@ pub(super) struct Message {
     name: String,
     explanation: Explanation,
     authorizers: Vec<String>,
+    /// Why no authorizer could judge it.
+    unjudgeable: Option<&'static str>,
 }
 
 impl Message {
-    pub(super) fn new(traffic: &Traffic<'_>, explanation: Explanation, authorizers: Vec<String>) -> Self {
+    pub(super) fn new(
+        traffic: &Traffic<'_>,
+        explanation: Explanation,
+        authorizers: Vec<String>,
+        unjudgeable: Option<&'static str>,
+    ) -> Self {
         let name = match traffic {
             Traffic::Message(message) if message.method().is_empty() => "a response of the client".to_owned(),
             Traffic::Message(message) => message.method().to_owned(),
@@ -33,7 +40,13 @@ impl Message {
             Traffic::NoBody => "no body".to_owned(),
             Traffic::Unparsed => "a body that was not parsed".to_owned(),
         };
-        Self { name, explanation, authorizers }
+        let unjudgeable = unjudgeable.filter(|_| explanation.effect == Effect::Delegate);
+        Self { name, explanation, authorizers, unjudgeable }
+    }
+
+    /// The engine's decision; what cannot be put to an authorizer is denied.
+    fn effect(&self) -> Effect {
+        if self.unjudgeable.is_some() { Effect::Deny } else { self.explanation.effect }
     }
 }
 
@@ -54,7 +67,7 @@ impl Explained {
     }
 
     pub(super) fn decided(messages: Vec<Message>, subject: &str) -> Self {
-        let effect = together(messages.iter().map(|message| message.explanation.effect));
+        let effect = together(messages.iter().map(Message::effect));
         Self {
             decision: effect_name(effect),
             refused: None,
@@ -108,7 +121,7 @@ impl Explained {
                 "  {} ({}): {}\n",
                 message.name,
                 self.subject,
-                effect_name(message.explanation.effect)
+                effect_name(message.effect())
             ));
             for (name, level) in levels(&message.explanation) {
                 out.push_str(&format!(
@@ -129,6 +142,10 @@ impl Explained {
                         out.push_str(&format!("        {}: {}\n", rule.rule, outcome(&rule.outcome)));
                     }
                 }
+            }
+            if let Some(why) = message.unjudgeable {
+                out.push_str(&format!("    denied without asking the authorizer: {why}\n"));
+                continue;
             }
             for authorizer in &message.authorizers {
                 out.push_str(&format!("    allowed if the authorizer agrees: {authorizer}\n"));
@@ -158,10 +175,11 @@ fn message_json(message: &Message) -> Value {
         .collect();
     json!({
         "message": message.name,
-        "decision": effect_name(message.explanation.effect),
+        "decision": effect_name(message.effect()),
         "levels": levels,
         "policies": policies(message),
         "authorizers": message.authorizers,
+        "unjudgeable": message.unjudgeable,
     })
 }
 
