@@ -449,13 +449,23 @@ async fn upgrades_and_hops() {
         ),
         row(
             "a length that is no hop",
-            closing("/local/mcp", "ok", "connection: content-length, host\r\n", SUM),
-            SEEN,
+            closing("/local/mcp", "no", "connection: content-length, host\r\n", SUM),
+            NONE,
         ),
         row(
             "a body that is no hop",
-            closing("/local/mcp", "ok", "connection: transfer-encoding, content-type\r\n", SUM),
-            SEEN,
+            closing("/local/mcp", "no", "connection: transfer-encoding, content-type\r\n", SUM),
+            NONE,
+        ),
+        row(
+            "a revision that is decided on and then hidden",
+            closing(
+                "/local/mcp",
+                "no",
+                "mcp-protocol-version: 2025-11-25\r\nconnection: MCP-Protocol-Version\r\n",
+                SUM,
+            ),
+            NONE,
         ),
     ];
     run(rows).await;
@@ -467,7 +477,7 @@ async fn upgrades_and_hops() {
         ("websocket", get("/svc/open", "ok", websocket)),
         ("h2c", get("/svc/open", "ok", h2c)),
         ("override", closing("/svc/open", "ok", "x-http-method-override: DELETE\r\nproxy-authorization: Basic x\r\nx-forwarded-client-cert: URI=spiffe://cluster.local/a\r\n", "{}").into_bytes()),
-        ("content-length", closing("/local/mcp", "ok", "connection: content-length, host\r\nmcp-protocol-version: 2025-11-25\r\n", SUM).into_bytes()),
+        ("version", closing("/local/mcp", "ok", "connection: keep-alive\r\nmcp-protocol-version: 2025-11-25\r\n", SUM).into_bytes()),
     ] {
         let (_, seen) = send(&gateway, AGENT, &bytes).await;
         let [seen] = seen.as_slice() else { panic!("{name}: {seen:?}") };
