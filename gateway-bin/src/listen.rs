@@ -1,5 +1,6 @@
 //! Listening sockets: one per port, opened and closed as configurations come and go, without dropping others.
 mod accept;
+mod framing;
 mod tls;
 
 use std::{

@@ -192,8 +192,8 @@ async fn framing() {
             SEEN,
         ));
         let equal =
-            framed(path, "ok", "content-length: 74\r\ncontent-length: 74\r\n", &format!("{SUM}{hidden}"));
-        rows.push(row("two equal lengths are one", equal, SEEN));
+            framed(path, "no", "content-length: 74\r\ncontent-length: 74\r\n", &format!("{SUM}{hidden}"));
+        rows.push(row("two equal lengths", equal, NONE));
         let bare = framed(path, "ok", "x: y\ntransfer-encoding: chunked\r\n", &format!("{sum}{hidden}"));
         rows.push(row("a bare line feed ends a line", bare, SEEN));
         rows.push(row("pipelined", format!("{}{hidden}", post(path, "ok", "", SUM)), SEEN));
@@ -231,8 +231,7 @@ async fn framing() {
     run(rows).await;
 }
 
-/// A length beside chunks: the chunks hold (RFC 9112, section 6.3), the server is told one length, the right one, and
-/// nothing after them on the connection is taken for a request.
+/// A length beside chunks, or two lengths: 400, and nothing after them on the connection is taken for a request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn length_and_chunks() {
     let world = World::start().await;
@@ -243,17 +242,23 @@ async fn length_and_chunks() {
             "content-length: 5\r\ntransfer-encoding: chunked\r\n",
             "transfer-encoding: chunked\r\ncontent-length: 5\r\n",
             "content-length: 0\r\ntransfer-encoding: chunked\r\n",
+            "content-length: 74\r\nx: y\r\ncontent-length: 74\r\n",
         ] {
             let rest = format!("{:x}\r\n{SUM}\r\n0\r\n\r\n{after}", SUM.len());
-            let (received, seen) = send(&gateway, AGENT, framed(path, "ok", lines, &rest).as_bytes()).await;
-            let [seen] = seen.as_slice() else { panic!("{path} {lines}: {seen:?}") };
-            let length = SUM.len().to_string();
-            assert_eq!((seen.id().as_str(), &*seen.body), ("ok", SUM.as_bytes()), "{path} {lines}");
-            assert_eq!(
-                seen.header("transfer-encoding").is_none(),
-                seen.header("content-length") == Some(&length)
-            );
-            assert_eq!(replies(&received, false).unwrap().len(), 1, "{path} {lines}");
+            // Also as the second request of a connection.
+            for (first, answers) in [(String::new(), 1), (post(path, "ok", "", SUM), 2)] {
+                let bytes = format!("{first}{}", framed(path, "no", lines, &rest));
+                let (received, seen) = send(&gateway, AGENT, bytes.as_bytes()).await;
+                assert_eq!(seen.len(), answers - 1, "{path} {lines}: {seen:?}");
+                assert!(seen.iter().all(|seen| seen.id() == "ok"), "{path} {lines}: {seen:?}");
+                let replies = replies(&received, false).unwrap();
+                let statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
+                assert_eq!(
+                    (statuses.len(), statuses.last().copied()),
+                    (answers, Some(400)),
+                    "{path} {lines}"
+                );
+            }
         }
     }
     gateway.stop().await;

@@ -19,7 +19,7 @@ use tokio::{
 };
 use xds_translate::Protocol;
 
-use super::{Acceptor, Phase, tls};
+use super::{Acceptor, Phase, framing::FramingGuard, tls};
 use crate::connection::{Connection, ConnectionService};
 
 /// Accepts until it is aborted.
@@ -114,7 +114,7 @@ pub(super) async fn serve_http<IO>(
     let connection = Arc::new(connection);
     let service =
         ConnectionService { shared: Arc::clone(&acceptor.shared), connection: Arc::clone(&connection) };
-    let mut serving = pin!(http.serve_connection(TokioIo::new(io), service));
+    let mut serving = pin!(http.serve_connection(TokioIo::new(FramingGuard::new(io)), service));
     let mut phase = acceptor.phase.clone();
     let mut first_request = pin!(tokio::time::sleep(acceptor.header_timeout));
     let mut waiting = true;
