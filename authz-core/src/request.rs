@@ -70,3 +70,16 @@ pub enum Traffic<'a> {
     /// in an ExternalAuth policy they count as matching.
     Unparsed,
 }
+
+impl Request<'_> {
+    /// Whether the headers that mirror the body were compared with it: the message is of a revision in which they are
+    /// (SEP-2243), which names its version in `_meta`. What such a header says cannot be told otherwise.
+    pub(crate) fn mirrors_are_checked(&self) -> bool {
+        matches!(self.traffic, Traffic::Message(message) if message.meta_protocol_version().is_some())
+    }
+}
+
+/// Whether a header (lower case) mirrors the body.
+pub(crate) fn mirrors_the_body(header: &str) -> bool {
+    matches!(header, "mcp-method" | "mcp-name") || header.starts_with("mcp-param-")
+}

@@ -103,6 +103,8 @@ impl fmt::Display for Part {
 pub(crate) enum Why<'v> {
     BodyNotParsed,
     HeaderNotText,
+    /// A header that mirrors the body, under a revision that does not compare them.
+    HeaderUnchecked,
     /// A path or header is too long for a regular expression of that size.
     TooLong,
     HostUnclear,
@@ -116,6 +118,9 @@ impl fmt::Display for Why<'_> {
         match self {
             Self::BodyNotParsed => f.write_str("the body was not parsed"),
             Self::HeaderNotText => f.write_str("a header's value is not text"),
+            Self::HeaderUnchecked => {
+                f.write_str("a header mirrors the body, and this revision does not compare them")
+            }
             Self::TooLong => f.write_str("the path or a header is too long for the regular expression"),
             Self::HostUnclear => f.write_str("the host is not a plain name or address"),
             Self::Cel(error) => write!(f, "CEL: {error}"),
@@ -242,7 +247,12 @@ fn condition_holds<'v>(cel: &'v Expression, case: &'v Case<'_>, act: Act<'v>) ->
         act => called(act),
     };
     let Some(tool) = tool else { return Match::No(Part::NotToolsCall) };
-    let call = Call { http: case.request.http, now: case.request.now_unix_nanos, arguments: &case.arguments };
+    let call = Call {
+        http: case.request.http,
+        mirrors_are_checked: case.request.mirrors_are_checked(),
+        now: case.request.now_unix_nanos,
+        arguments: &case.arguments,
+    };
     of_cel(cel.evaluate(Facts { identity: case.request.identity, tool, call: Some(call) }))
 }
 

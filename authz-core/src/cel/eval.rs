@@ -11,7 +11,7 @@ use super::{
     order::{compare, element, entry, equal, list_len, lookup, map_len},
     value::{EvalError, Text, Value},
 };
-use crate::Http;
+use crate::{Http, request::mirrors_the_body};
 
 /// What an expression is evaluated on: one tools/call.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +27,8 @@ pub(crate) struct Facts<'v> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Call<'v> {
     pub(crate) http: Http<'v>,
+    /// Whether the headers that mirror the body were compared with it.
+    pub(crate) mirrors_are_checked: bool,
     /// Nanoseconds since the Unix epoch.
     pub(crate) now: i64,
     pub(crate) arguments: &'v dyn LazyArguments,
@@ -272,8 +274,12 @@ impl<'v> Evaluation<'v> {
         let text = |value: &'v http::HeaderValue| {
             std::str::from_utf8(value.as_bytes()).ok().ok_or(EvalError::HeaderNotText)
         };
-        let mut lines = self.request()?.http.headers.get_all(&**name).iter();
+        let request = self.request()?;
+        let mut lines = request.http.headers.get_all(&**name).iter();
         let Some(first) = lines.next() else { return Ok(None) };
+        if !request.mirrors_are_checked && mirrors_the_body(name) {
+            return Err(EvalError::HeaderUnchecked);
+        }
         let first = text(first)?;
         let mut joined = String::new();
         for line in lines {

@@ -27,6 +27,7 @@ fn outcome(source: &str) -> String {
             host: "Example.com:8443",
             headers: &headers,
         },
+        mirrors_are_checked: false,
         // 2026-11-23T12:13:14Z, a Monday.
         now: 1_795_435_994_000_000_000,
         arguments: &arguments,

@@ -115,6 +115,8 @@ pub(crate) enum EvalError<'v> {
     Unreadable(&'static str),
     /// A header that is no text.
     HeaderNotText,
+    /// A header that mirrors the body, under a revision that does not compare them.
+    HeaderUnchecked,
     /// The result of the whole is no bool.
     NotBool(&'static str),
     /// Map literal with a repeated key.
@@ -137,6 +139,9 @@ impl fmt::Display for EvalError<'_> {
             Self::OutOfRange(operation) => write!(f, "`{operation}`: out of range"),
             Self::Unreadable(function) => write!(f, "`{function}`: the text cannot be read"),
             Self::HeaderNotText => f.write_str("the header's value is not text"),
+            Self::HeaderUnchecked => {
+                f.write_str("the header mirrors the body, and this revision does not compare them")
+            }
             Self::NotBool(type_name) => write!(f, "the result is {type_name}, not a bool"),
             Self::RepeatedKey => f.write_str("a map literal has a key twice"),
         }

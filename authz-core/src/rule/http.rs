@@ -6,6 +6,7 @@ use super::{Match, Part, Why};
 use crate::{
     Request,
     cel::{Pattern, anchored},
+    request::mirrors_the_body,
 };
 
 /// Compiled `methods`, `paths`, `headers`, `hosts`, `ports`; what was not given is `None`.
@@ -124,7 +125,16 @@ impl HttpMatch {
         };
         paths.and(hosts).and(|| {
             self.headers.iter().fold(Match::Yes, |so_far, (name, value)| {
-                so_far.and(|| header(value, http.headers.get_all(name)))
+                so_far.and(|| {
+                    let lines = http.headers.get_all(name);
+                    if mirrors_the_body(name.as_str())
+                        && !request.mirrors_are_checked()
+                        && lines.iter().next().is_some()
+                    {
+                        return Match::Unknown(Why::HeaderUnchecked);
+                    }
+                    header(value, lines)
+                })
             })
         })
     }
