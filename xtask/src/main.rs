@@ -1,6 +1,8 @@
 //! Developer commands: `cargo xtask --help`.
 mod bench;
+mod cluster;
 mod command;
+mod e2e;
 mod fuzz;
 mod interop;
 mod lint;
@@ -33,6 +35,10 @@ enum Task {
         #[command(subcommand)]
         part: interop::Part,
     },
+    /// A real Kubernetes control plane without containers, and a shell in it
+    Cluster(cluster::ClusterArgs),
+    /// The product in a cluster: provisioning, identities, policies, both tables of the quickstart, faults
+    E2e(e2e::E2eArgs),
     /// The gateway beside a bare hyper proxy: CPU per request and latency, in the same run
     BenchProxy(bench::BenchProxy),
     /// A part of a measurement that is a process of its own
@@ -50,6 +56,8 @@ fn main() -> ExitCode {
         Task::Fuzz(one) => fuzz::one(&one),
         Task::Interop(interop) => interop::interop(&interop),
         Task::InteropPart { part } => interop::part(&part),
+        Task::Cluster(args) => cluster::cluster(&args),
+        Task::E2e(args) => e2e::e2e(&args),
         Task::BenchProxy(bench) => bench::bench_proxy(&bench),
         Task::BenchPart { part } => bench::part(&part),
     };

@@ -1,0 +1,9 @@
+//go:build tools
+
+// Package kubernetes pins the control plane that the test cluster runs.
+package kubernetes
+
+import (
+	_ "k8s.io/kubernetes/cmd/kube-apiserver"
+	_ "k8s.io/kubernetes/cmd/kube-controller-manager"
+)
