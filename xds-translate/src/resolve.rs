@@ -28,9 +28,11 @@ mod grant;
 mod host;
 mod policy;
 mod route;
+mod secrets;
 mod tls;
 
 pub(crate) use self::filters::rule_filters_of_backend;
+pub use self::secrets::named_secrets;
 
 /// Settings of the resolution.
 #[derive(Debug, Clone)]

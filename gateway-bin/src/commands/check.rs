@@ -85,7 +85,7 @@ fn object(of: &ObjectStatus) -> serde_json::Value {
         "kind": of.object.kind,
         "namespace": of.object.namespace,
         "name": of.object.name,
-        "scope": of.scope,
+        "scope": of.scope.to_string(),
         "accepted": of.is_accepted(),
         "conditions": conditions,
         "attachedRoutes": of.attached_routes,
@@ -104,7 +104,7 @@ fn text(statuses: &[ObjectStatus], skipped: &[String]) -> String {
             line.push('/');
         }
         line.push_str(&object.name);
-        if !of.scope.is_empty() {
+        if !of.scope.is_object() {
             line.push_str(&format!(" ({})", of.scope));
         }
         for condition in &of.conditions {

@@ -71,7 +71,7 @@ fn report(statuses: &[ObjectStatus], before: &[ObjectStatus]) {
                     kind = object.kind,
                     namespace = object.namespace,
                     name = object.name,
-                    scope = status.scope,
+                    scope = %status.scope,
                     condition = condition.r#type,
                     reason = condition.reason,
                     message = condition.message,

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Backend, BackendId, BackendKind, Condition, Destination, Endpoint, ObjectRef, ObjectStatus, Objects,
-    UpstreamTls,
+    Scope, UpstreamTls,
 };
 
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -238,7 +238,7 @@ impl<'a> Backends<'a> {
                 }
             };
             let object = ObjectRef::new(group.name(), "XBackend", name);
-            statuses.push(ObjectStatus::new(object, "", entry.meta.generation, conditions));
+            statuses.push(ObjectStatus::new(object, Scope::Object, entry.meta.generation, conditions));
         }
     }
 }

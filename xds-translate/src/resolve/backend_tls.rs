@@ -17,7 +17,7 @@ use super::{
     tls::{RefError, ca_of_config_map},
 };
 use crate::{
-    Condition, ObjectRef, ObjectStatus, Objects, UpstreamTls,
+    Condition, ObjectRef, ObjectStatus, Objects, Scope, UpstreamTls,
     objects::{Entry, GATEWAY_GROUP},
 };
 
@@ -153,26 +153,34 @@ impl<'a> TlsPolicies<'a> {
         let used_by = self.used_by.borrow();
         for (index, policy) in self.policies.iter().enumerate() {
             let object = ObjectRef::new(GATEWAY_GROUP, "BackendTLSPolicy", policy.name);
-            let mut push = |scope: String, conditions: Vec<Condition>| {
+            let mut push = |scope: Scope, conditions: Vec<Condition>| {
                 let generation = policy.entry.meta.generation;
                 statuses.push(ObjectStatus::new(object.clone(), scope, generation, conditions));
             };
             if let Some(gateways) = used_by.get(&index) {
                 for gateway in gateways {
-                    push(format!("ancestor Gateway {gateway}"), self.conditions(index, policy));
+                    let scope = Scope::Ancestor {
+                        group: GATEWAY_GROUP.to_owned(),
+                        kind: "Gateway".to_owned(),
+                        name: gateway.clone(),
+                        section: None,
+                    };
+                    push(scope, self.conditions(index, policy));
                 }
                 continue;
             }
             let targets = targets(policy.entry);
             if targets.is_empty() {
-                push(String::new(), self.conditions(index, policy));
+                push(Scope::Object, self.conditions(index, policy));
             }
             for target in targets {
                 let name = NamespacedName::new(&policy.name.namespace, &target.name);
                 let section = target.section_name.as_deref().filter(|section| !section.is_empty());
-                let scope = match section {
-                    None => format!("ancestor {} {name}", target.kind),
-                    Some(section) => format!("ancestor {} {name}/{section}", target.kind),
+                let scope = Scope::Ancestor {
+                    group: target.group.clone(),
+                    kind: target.kind.clone(),
+                    name: name.clone(),
+                    section: section.map(str::to_owned),
                 };
                 match missing(objects, &target, &name, section) {
                     None => push(scope, self.conditions(index, policy)),

@@ -13,7 +13,7 @@ use super::{
     tls::{RefError, TlsOutcome, listener_tls},
 };
 use crate::{
-    ClientCertificates, Condition, ListenerTls, ObjectRef, ObjectStatus, Objects, Options, Protocol,
+    ClientCertificates, Condition, ListenerTls, ObjectRef, ObjectStatus, Objects, Options, Protocol, Scope,
     objects::GATEWAY_GROUP,
 };
 
@@ -50,7 +50,7 @@ pub(super) fn classes<'a>(
             ours.insert(name.name.as_str());
             statuses.push(ObjectStatus::new(
                 ObjectRef::new(GATEWAY_GROUP, "GatewayClass", name),
-                "",
+                Scope::Object,
                 entry.meta.generation,
                 vec![Condition::yes("Accepted", "Accepted", "its Gateways are served")],
             ));
@@ -80,7 +80,7 @@ pub(super) fn gateways<'a>(
                     let message = format!("cannot be read: {}", unreadable.message);
                     statuses.push(ObjectStatus::new(
                         ObjectRef::new(GATEWAY_GROUP, "Gateway", name),
-                        "",
+                        Scope::Object,
                         entry.meta.generation,
                         vec![
                             Condition::no("Accepted", "Invalid", &message),
@@ -298,7 +298,7 @@ impl ListenerState<'_> {
     ) -> ObjectStatus {
         ObjectStatus {
             object: ObjectRef::new(GATEWAY_GROUP, "Gateway", gateway),
-            scope: format!("listener {}", self.spec.name),
+            scope: Scope::Listener(self.spec.name.clone()),
             observed_generation: generation,
             conditions: self.conditions.clone(),
             attached_routes: Some(attached),
@@ -376,6 +376,7 @@ impl GatewayState<'_> {
                 message,
             ));
         }
-        ObjectStatus::new(ObjectRef::new(GATEWAY_GROUP, "Gateway", name), "", self.generation, conditions)
+        let object = ObjectRef::new(GATEWAY_GROUP, "Gateway", name);
+        ObjectStatus::new(object, Scope::Object, self.generation, conditions)
     }
 }

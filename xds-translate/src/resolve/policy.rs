@@ -13,7 +13,8 @@ use super::{
     grant::{From, Grants, To},
 };
 use crate::{
-    AuthorizerBackend, BackendId, Condition, Destination, ObjectRef, ObjectStatus, Objects, Options,
+    AuthorizerBackend, BackendId, Condition, Destination, ObjectRef, ObjectStatus, Objects, Options, Scope,
+    objects::GATEWAY_GROUP,
 };
 
 /// What policies may target and refer to.
@@ -111,6 +112,28 @@ impl Surroundings<'_, '_> {
         }
     }
 
+    /// A target names an XBackend whatever the group: the ancestor is the one that exists, of the policy's own group first.
+    fn scope(&self, key: &PolicyKey, target: &Target) -> Scope {
+        let (group, kind) = match target.kind {
+            TargetKind::Gateway => (GATEWAY_GROUP, "Gateway"),
+            TargetKind::XBackend => {
+                let other = match key.group {
+                    AgenticGroup::Networking => AgenticGroup::Prototype,
+                    AgenticGroup::Prototype => AgenticGroup::Networking,
+                };
+                let exists = |group| self.objects.backends.contains_key(&(target.object.clone(), group));
+                let group = if !exists(key.group) && exists(other) { other } else { key.group };
+                (group.name(), "XBackend")
+            }
+        };
+        Scope::Ancestor {
+            group: group.to_owned(),
+            kind: kind.to_owned(),
+            name: target.object.clone(),
+            section: target.section_name.clone(),
+        }
+    }
+
     /// Why a policy cannot be enforced as written: its authorizers.
     fn fault(&self, policy: &Policy) -> Option<Fault> {
         authorizers(policy).find_map(|authorizer| self.authorizer_fault(&policy.key, authorizer))
@@ -176,6 +199,13 @@ impl Surroundings<'_, '_> {
     }
 
     fn statuses(&self, compiled: &Compiled, statuses: &mut Vec<ObjectStatus>, notes: &mut Vec<Note>) {
+        // By target without its section: the compiler answers once for the object.
+        let answers: BTreeMap<_, _> = compiled
+            .statuses
+            .iter()
+            .map(|status| ((&status.key, status.target.kind, &status.target.object), status))
+            .rev()
+            .collect();
         for (key, entry) in &self.objects.policies {
             let object = policy_ref(key);
             let (targets, policy) = match &entry.spec {
@@ -192,7 +222,12 @@ impl Surroundings<'_, '_> {
                     Condition::no("Accepted", "Invalid", &message),
                     Condition::no("Enforced", "FailsClosed", message),
                 ];
-                statuses.push(ObjectStatus::new(object.clone(), "", entry.meta.generation, conditions));
+                statuses.push(ObjectStatus::new(
+                    object.clone(),
+                    Scope::Object,
+                    entry.meta.generation,
+                    conditions,
+                ));
             }
             let fault = policy.and_then(|policy| self.fault(policy));
             for target in &targets {
@@ -207,12 +242,7 @@ impl Surroundings<'_, '_> {
                     }
                     Found::No(message) => vec![Condition::no("Accepted", "TargetNotFound", message)],
                     Found::Yes => {
-                        let status = compiled.statuses.iter().find(|status| {
-                            status.key == *key
-                                && status.target.kind == target.kind
-                                && status.target.object == target.object
-                        });
-                        match status {
+                        match answers.get(&(key, target.kind, &target.object)) {
                             Some(status) => conditions(status, fault.as_ref()),
                             // Every target that exists has been given to the compiler; without an answer nothing is known to be enforced.
                             None => vec![Condition::no("Accepted", "Invalid", "was not compiled")],
@@ -221,7 +251,7 @@ impl Surroundings<'_, '_> {
                 };
                 statuses.push(ObjectStatus::new(
                     object.clone(),
-                    scope(target),
+                    self.scope(key, target),
                     entry.meta.generation,
                     conditions,
                 ));
@@ -241,17 +271,6 @@ pub(super) fn policy_ref(key: &PolicyKey) -> ObjectRef {
         kind: "XAccessPolicy".to_owned(),
         namespace: key.namespace.clone(),
         name: key.name.clone(),
-    }
-}
-
-fn scope(target: &Target) -> String {
-    let kind = match target.kind {
-        TargetKind::Gateway => "Gateway",
-        TargetKind::XBackend => "XBackend",
-    };
-    match &target.section_name {
-        None => format!("ancestor {kind} {}", target.object),
-        Some(section) => format!("ancestor {kind} {}/{section}", target.object),
     }
 }
 

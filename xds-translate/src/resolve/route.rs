@@ -19,7 +19,8 @@ use super::{
     tls::RefError,
 };
 use crate::{
-    BackendId, Condition, Filters, ObjectRef, ObjectStatus, Objects, RouteRule, Timeouts, WeightedBackend,
+    BackendId, Condition, Filters, ObjectRef, ObjectStatus, Objects, ParentRef, RouteRule, Scope, Timeouts,
+    WeightedBackend,
     objects::{Entry, GATEWAY_GROUP, route::Route},
 };
 
@@ -396,11 +397,18 @@ fn is_gateway(parent: &HttpRouteParentRefs) -> bool {
         && parent.kind.as_deref().unwrap_or("Gateway") == "Gateway"
 }
 
-fn scope(gateway: &NamespacedName, parent: &HttpRouteParentRefs) -> String {
-    let section = parent.section_name.as_deref().filter(|section| !section.is_empty());
-    let section = section.map(|section| format!("/{section}")).unwrap_or_default();
-    let port = parent.port.map(|port| format!(":{port}")).unwrap_or_default();
-    format!("parent Gateway {gateway}{section}{port}")
+fn scope(gateway: &NamespacedName, parent: &HttpRouteParentRefs) -> Scope {
+    Scope::Parent {
+        gateway: gateway.clone(),
+        reference: ParentRef {
+            group: parent.group.clone(),
+            kind: parent.kind.clone(),
+            namespace: parent.namespace.clone(),
+            name: parent.name.clone(),
+            section_name: parent.section_name.clone(),
+            port: parent.port,
+        },
+    }
 }
 
 /// Fields that change only how well a request is served.
