@@ -7,15 +7,83 @@ pub(crate) mod control_plane;
 pub(crate) mod namespaces;
 pub(crate) mod node;
 
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+use anyhow::{Context as _, ensure};
 use clap::Args;
 
+use self::binaries::Binaries;
 pub(crate) use self::{control_plane::ControlPlane, namespaces::enter, node::Node};
 
 /// `cluster`
 #[derive(Debug, Args)]
-pub(crate) struct ClusterArgs {}
+pub(crate) struct ClusterArgs {
+    /// What to run in it; $SHELL by default
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
 
 /// Brings a cluster up and gives a shell in it, KUBECONFIG set; everything ends with the shell.
-pub(crate) fn cluster(_args: &ClusterArgs) -> anyhow::Result<()> {
-    todo!()
+pub(crate) fn cluster(args: &ClusterArgs) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let binaries = binaries::build()?;
+    if !namespaces::inside() {
+        let again: Vec<String> = env::args().skip(1).collect();
+        return enter(&again);
+    }
+    let runtime = tokio::runtime::Runtime::new()?;
+    let dir = Path::new(namespaces::MEMORY).join("cluster");
+    let control_plane = runtime.block_on(async {
+        let control_plane = ControlPlane::start(&dir, &binaries).await?;
+        install_gateway_api(&control_plane, &binaries).await?;
+        anyhow::Ok(control_plane)
+    })?;
+    eprintln!(
+        "the cluster is up after {:.1} s: Kubernetes 1.36.3 with the CRDs of Gateway API 1.5.1\n\
+         KUBECONFIG={} (kubectl is on PATH), logs in `{}`; everything ends when this command does",
+        began.elapsed().as_secs_f64(),
+        control_plane.kubeconfig().display(),
+        dir.display(),
+    );
+    let mut command = command(&args.command, &control_plane, &binaries)?;
+    let status = command.status().with_context(|| format!("{command:?} cannot be started"))?;
+    drop(control_plane);
+    // A shell's own exit status is that of its last command.
+    ensure!(args.command.is_empty() || status.success(), "{command:?} failed: {status}");
+    Ok(())
+}
+
+/// Applies Gateway API's CRDs (and its policy on upgrades) and waits until they are served.
+pub(crate) async fn install_gateway_api(
+    control_plane: &ControlPlane,
+    binaries: &Binaries,
+) -> anyhow::Result<()> {
+    let folder = binaries.gateway_api_crds.to_str().context("a path that is no text")?;
+    // Server-side, as Gateway API says: they are too large for the annotation of client-side apply.
+    control_plane.kubectl(&["apply", "--server-side", "-f", folder], "").await?;
+    let wait = ["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"];
+    control_plane.kubectl(&wait, "").await?;
+    Ok(())
+}
+
+/// The person's command in the cluster, with everything that kubectl needs in its environment.
+fn command(words: &[String], control_plane: &ControlPlane, binaries: &Binaries) -> anyhow::Result<Command> {
+    let shell = env::var("SHELL").unwrap_or_else(|_| "/bin/sh".to_owned());
+    let (program, arguments) =
+        words.split_first().map_or((&shell, &[][..]), |(program, rest)| (program, rest));
+    let ours = binaries.kubectl.parent().map(PathBuf::from);
+    let path = env::var_os("PATH").unwrap_or_default();
+    let path = env::join_paths(ours.into_iter().chain(env::split_paths(&path)))?;
+    let mut command = Command::new(program);
+    namespaces::unmarked(&mut command)
+        .args(arguments)
+        .env("PATH", path)
+        .env("KUBECONFIG", control_plane.kubeconfig())
+        .env("KUBECACHEDIR", control_plane.kubectl_cache());
+    Ok(command)
 }

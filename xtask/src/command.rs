@@ -5,6 +5,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use sha2::{Digest as _, Sha256};
 
 /// The repository's root.
 pub(crate) fn root() -> PathBuf {
@@ -29,6 +30,28 @@ pub(crate) fn cargo() -> Command {
         }
     }
     command
+}
+
+/// Where what is built or installed once is kept: `${XDG_CACHE_HOME:-~/.cache}/agentic-gateway`.
+pub(crate) fn cache_folder() -> anyhow::Result<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let cache = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
+    Ok(cache.context("neither XDG_CACHE_HOME nor HOME is set")?.join("agentic-gateway"))
+}
+
+/// The first 8 bytes of the parts' SHA-256, to name what was made from them.
+pub(crate) fn key<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part);
+    }
+    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Major and minor of `v20.18.1`, `Python 3.11.7`, `go1.26.8`.
+pub(crate) fn version_numbers(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.trim_start_matches(|c: char| !c.is_ascii_digit()).split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 /// Prints the command, runs it, and fails if it does.
@@ -57,4 +80,24 @@ fn shown(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy();
     let words = command.get_args().map(|word| word.to_string_lossy());
     std::iter::once(program).chain(words).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version_numbers;
+
+    #[test]
+    fn versions() {
+        for (text, expected) in [
+            ("v20.18.1", Some((20, 18))),
+            ("Python 3.11.7", Some((3, 11))),
+            ("11.19.1", Some((11, 19))),
+            ("go1.26.8", Some((1, 26))),
+            ("", None),
+            ("v20", None),
+        ] {
+            assert_eq!(version_numbers(text), expected, "{text}");
+        }
+        assert!(version_numbers("v18.20.0") < Some((20, 18)) && version_numbers("v100.0.0") > Some((20, 18)));
+    }
 }

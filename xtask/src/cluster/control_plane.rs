@@ -1,52 +1,253 @@
 //! etcd, kube-apiserver and kube-controller-manager, started, watched and stopped.
-use std::path::{Path, PathBuf};
+mod component;
+mod credentials;
 
-use super::binaries::Binaries;
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail, ensure};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::{
+    Api, Client,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt as _, process::Command};
+
+use self::{component::Component, credentials::Credentials};
+use super::{binaries::Binaries, namespaces::NODE_ADDRESS};
+
+/// The one node's name.
+pub(crate) const NODE_NAME: &str = "node-1";
+
+/// Where the API server is reached.
+pub(crate) const API_SERVER: &str = "https://10.244.0.1:6443";
+
+const ETCD: &str = "http://127.0.0.1:2379";
+const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+const START: Duration = Duration::from_secs(60);
+
+/// Feature gates and API versions for PodCertificateRequests and ClusterTrustBundles. The gate for the projection too, or
+/// the API server drops `clusterTrustBundle` sources of volumes without a word.
+const FEATURES: &str = "--feature-gates=PodCertificateRequest=true,ClusterTrustBundle=true,\
+                        ClusterTrustBundleProjection=true";
+
+/// What a test needs of the controller manager. Nothing here runs Pods or routes Services: that is the node's.
+const CONTROLLERS: &str = "--controllers=deployment-controller,replicaset-controller,\
+                           endpointslice-controller,garbage-collector-controller,namespace-controller,\
+                           serviceaccount-controller,serviceaccount-token-controller,\
+                           root-ca-certificate-publisher-controller,disruption-controller";
 
 /// A control plane that serves. Its processes end when it is dropped.
 #[derive(Debug)]
-pub(crate) struct ControlPlane {}
+pub(crate) struct ControlPlane {
+    dir: PathBuf,
+    binaries: Binaries,
+    credentials: Credentials,
+    // In this order they are dropped: who asks goes before who answers.
+    controller_manager: Component,
+    api_server: Component,
+    etcd: Component,
+}
 
 impl ControlPlane {
     /// Starts all three and waits until `/readyz` is ok and the `default` ServiceAccount exists. `dir` holds data, keys and
     /// logs. The API server listens on `https://10.244.0.1:6443` (certificate for that, 127.0.0.1, kubernetes.default.svc
     /// and the service address), Pods reach it there.
-    pub(crate) async fn start(_dir: &Path, _binaries: &Binaries) -> anyhow::Result<Self> {
-        todo!()
+    ///
+    /// # Errors
+    /// If a file cannot be written or a process does not get ready within a minute; with the end of its log.
+    pub(crate) async fn start(dir: &Path, binaries: &Binaries) -> anyhow::Result<Self> {
+        for folder in ["", "etcd", "kubectl-cache"] {
+            let folder = dir.join(folder);
+            std::fs::create_dir_all(&folder)
+                .with_context(|| format!("`{}` cannot be made", folder.display()))?;
+        }
+        // HTTP clients ask for one; it may have been installed before.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let credentials = Credentials::write(dir)?;
+        let mut etcd = Component::start("etcd", dir, etcd(dir, binaries))?;
+        let http = reqwest::Client::new();
+        etcd.until(START, async || {
+            let health = http.get(format!("{ETCD}/health")).send().await;
+            health.is_ok_and(|response| response.status().is_success())
+        })
+        .await?;
+        let mut api_server =
+            Component::start("kube-apiserver", dir, api_server(dir, binaries, &credentials))?;
+        let client = client(&credentials.admin).await?;
+        until_ready(&mut api_server, &client).await?;
+        let mut controller_manager = Component::start(
+            "kube-controller-manager",
+            dir,
+            controller_manager(dir, binaries, &credentials),
+        )?;
+        let accounts: Api<ServiceAccount> = Api::namespaced(client, "default");
+        controller_manager
+            .until(START, async || accounts.get_opt("default").await.is_ok_and(|found| found.is_some()))
+            .await?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            binaries: binaries.clone(),
+            credentials,
+            controller_manager,
+            api_server,
+            etcd,
+        })
     }
 
     /// For an administrator.
     pub(crate) fn kubeconfig(&self) -> PathBuf {
-        todo!()
+        self.credentials.admin.clone()
+    }
+
+    /// For the kubelet of [`NODE_NAME`]: `system:node:node-1` in the group `system:nodes`, held to its rights by the
+    /// Node authorizer and NodeRestriction.
+    pub(crate) fn node_kubeconfig(&self) -> PathBuf {
+        self.credentials.node.clone()
+    }
+
+    /// kubectl's own cache of what the API server serves: another cluster at the same address has had another.
+    pub(crate) fn kubectl_cache(&self) -> PathBuf {
+        self.dir.join("kubectl-cache")
     }
 
     /// PEM of the CA of the API server's certificate.
     pub(crate) fn ca_pem(&self) -> String {
-        todo!()
+        self.credentials.ca_pem.clone()
     }
 
     /// An administrator's client.
-    pub(crate) async fn client(&self) -> anyhow::Result<kube::Client> {
-        todo!()
+    pub(crate) async fn client(&self) -> anyhow::Result<Client> {
+        client(&self.credentials.admin).await
+    }
+
+    /// A client of [`ControlPlane::node_kubeconfig`].
+    pub(crate) async fn node_client(&self) -> anyhow::Result<Client> {
+        client(&self.credentials.node).await
     }
 
     /// Runs kubectl as administrator with `input` on its standard input; its standard output. An error has its standard error.
-    pub(crate) async fn kubectl(&self, _args: &[&str], _input: &str) -> anyhow::Result<String> {
-        todo!()
+    pub(crate) async fn kubectl(&self, args: &[&str], input: &str) -> anyhow::Result<String> {
+        let shown = format!("kubectl {}", args.join(" "));
+        let mut child = Command::new(&self.binaries.kubectl)
+            .args(args)
+            .env("KUBECONFIG", &self.credentials.admin)
+            .env("KUBECACHEDIR", self.kubectl_cache())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("`{shown}` cannot be started"))?;
+        let mut stdin = child.stdin.take().context("no pipe")?;
+        // At once: it may print before it has read all. One that does not read its input says so itself.
+        let write = async move {
+            let written = stdin.write_all(input.as_bytes()).await;
+            drop(stdin);
+            written
+        };
+        let (_, output) = tokio::join!(write, child.wait_with_output());
+        let output = output.with_context(|| format!("`{shown}`"))?;
+        if !output.status.success() {
+            bail!("`{shown}` failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        String::from_utf8(output.stdout).with_context(|| format!("`{shown}` does not print UTF-8"))
     }
 
     /// Kills the API server (SIGKILL) and waits until it is gone.
     pub(crate) async fn stop_api_server(&mut self) -> anyhow::Result<()> {
-        todo!()
+        self.api_server.kill().await
     }
 
     /// Starts it again and waits until it is ready.
     pub(crate) async fn start_api_server(&mut self) -> anyhow::Result<()> {
-        todo!()
+        let command = api_server(&self.dir, &self.binaries, &self.credentials);
+        self.api_server = Component::start("kube-apiserver", &self.dir, command)?;
+        let client = self.client().await?;
+        until_ready(&mut self.api_server, &client).await
     }
 
-    /// Compacts etcd's history up to now, so that a watch that was interrupted before gets 410.
+    /// Compacts etcd's history up to now, so that a watch that was interrupted before gets 410 (from an API server that
+    /// was started since; one that ran on still remembers).
     pub(crate) async fn compact_etcd(&self) -> anyhow::Result<()> {
-        todo!()
+        let http = reqwest::Client::new();
+        let ask = async |path: &str, body: Value| -> anyhow::Result<Value> {
+            let body = serde_json::to_vec(&body)?;
+            let response = http.post(format!("{ETCD}{path}")).body(body).send().await?;
+            let status = response.status();
+            let text = response.text().await?;
+            ensure!(status.is_success(), "etcd's `{path}` answers {status}: {text}");
+            Ok(serde_json::from_str(&text)?)
+        };
+        // Keys are base64; this one ("a") need not exist, the header has the revision.
+        let found = ask("/v3/kv/range", json!({"key": "YQ=="})).await?;
+        let revision = found.pointer("/header/revision").context("etcd gives no revision")?;
+        ask("/v3/kv/compaction", json!({"revision": revision, "physical": true})).await?;
+        Ok(())
     }
+
+    /// Fails if one of the processes has ended by itself.
+    pub(crate) fn still_runs(&mut self) -> anyhow::Result<()> {
+        for component in [&mut self.etcd, &mut self.api_server, &mut self.controller_manager] {
+            component.still_runs()?;
+        }
+        Ok(())
+    }
+}
+
+async fn client(kubeconfig: &Path) -> anyhow::Result<Client> {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    Ok(Client::try_from(config)?)
+}
+
+async fn until_ready(api_server: &mut Component, client: &Client) -> anyhow::Result<()> {
+    api_server
+        .until(START, async || {
+            let Ok(request) = http::Request::get("/readyz").body(Vec::new()) else { return false };
+            client.request_text(request).await.is_ok()
+        })
+        .await
+}
+
+fn etcd(dir: &Path, binaries: &Binaries) -> Command {
+    let peers = "http://127.0.0.1:2380";
+    let mut command = Command::new(&binaries.etcd);
+    command.arg("--data-dir").arg(dir.join("etcd"));
+    command.args(["--listen-client-urls", ETCD, "--advertise-client-urls", ETCD]);
+    command.args(["--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers]);
+    command.args(["--initial-cluster", &format!("default={peers}")]);
+    // It need not survive a power cut.
+    command.args(["--unsafe-no-fsync", "--log-level=warn"]);
+    command
+}
+
+fn api_server(dir: &Path, binaries: &Binaries, credentials: &Credentials) -> Command {
+    let mut command = Command::new(&binaries.kube_apiserver);
+    command.args(["--etcd-servers", ETCD, "--secure-port=6443", "--bind-address=0.0.0.0"]);
+    command.args(["--advertise-address", NODE_ADDRESS, "--service-cluster-ip-range=10.0.0.0/24"]);
+    command.arg("--cert-dir").arg(dir);
+    command.arg("--tls-cert-file").arg(&credentials.serving_certificate);
+    command.arg("--tls-private-key-file").arg(&credentials.serving_key);
+    command.arg("--service-account-key-file").arg(&credentials.service_account_public_key);
+    command.arg("--service-account-signing-key-file").arg(&credentials.service_account_key);
+    command.args(["--service-account-issuer", ISSUER]);
+    command.arg("--token-auth-file").arg(&credentials.tokens);
+    command.args(["--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction"]);
+    command.args([FEATURES, "--runtime-config=certificates.k8s.io/v1beta1=true"]);
+    command
+}
+
+fn controller_manager(dir: &Path, binaries: &Binaries, credentials: &Credentials) -> Command {
+    let mut command = Command::new(&binaries.kube_controller_manager);
+    command.arg("--kubeconfig").arg(&credentials.admin);
+    command.arg("--cert-dir").arg(dir);
+    command.arg("--root-ca-file").arg(&credentials.ca);
+    command.arg("--service-account-private-key-file").arg(&credentials.service_account_key);
+    command.args(["--leader-elect=false", CONTROLLERS]);
+    command
 }

@@ -3,18 +3,16 @@
 //! `${XDG_CACHE_HOME:-~/.cache}/agentic-gateway/interop/NAME-HASH`, where HASH is over the lock file and the version of
 //! the interpreter. A folder counts as installed when its marker is there, which is written last.
 use std::{
-    env,
     fs::{self, File},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
-use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
 
 use super::process::{finish, succeed};
-use crate::command::root;
+use crate::command::{cache_folder, key, root, version_numbers};
 
 const INSTALL: Duration = Duration::from_secs(420);
 const MARKER: &str = ".complete";
@@ -27,12 +25,7 @@ pub(crate) struct Peers {
 
 impl Peers {
     pub(crate) fn new() -> anyhow::Result<Self> {
-        let cache = match env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()) {
-            Some(folder) => PathBuf::from(folder),
-            None => PathBuf::from(env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?)
-                .join(".cache"),
-        };
-        Ok(Self { cache: cache.join("agentic-gateway/interop") })
+        Ok(Self { cache: cache_folder()?.join("interop") })
     }
 
     /// Fails if something is missing that a person has to install.
@@ -93,10 +86,7 @@ impl Peers {
         fill: impl AsyncFnOnce(&Path) -> anyhow::Result<()>,
     ) -> anyhow::Result<PathBuf> {
         let pinned = fs::read(lock).with_context(|| format!("`{}` cannot be read", lock.display()))?;
-        let mut hash = Sha256::new();
-        hash.update(interpreter.as_bytes());
-        hash.update(&pinned);
-        let hash: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let hash = key([interpreter.as_bytes(), &pinned]);
         let folder = self.cache.join(format!("{name}-{hash}"));
         fs::create_dir_all(&self.cache)
             .with_context(|| format!("`{}` cannot be made", self.cache.display()))?;
@@ -136,33 +126,8 @@ async fn version(program: &str, least: (u32, u32), what: &str) -> anyhow::Result
         .with_context(|| format!("`{program}` is needed: install {what} and put it on PATH"))?;
     let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     ensure!(
-        output.status.success() && numbers(&said) >= Some(least),
+        output.status.success() && version_numbers(&said) >= Some(least),
         "`{program} --version` says `{said}`: install {what}"
     );
     Ok(format!("{program} {said}"))
-}
-
-/// Major and minor of `v20.18.1`, `Python 3.11.7`, `11.19.1`.
-fn numbers(version: &str) -> Option<(u32, u32)> {
-    let mut parts = version.trim_start_matches(|c: char| !c.is_ascii_digit()).split('.');
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::numbers;
-
-    #[test]
-    fn versions() {
-        for (text, expected) in [
-            ("v20.18.1", Some((20, 18))),
-            ("Python 3.11.7", Some((3, 11))),
-            ("11.19.1", Some((11, 19))),
-            ("", None),
-            ("v20", None),
-        ] {
-            assert_eq!(numbers(text), expected, "{text}");
-        }
-        assert!(numbers("v18.20.0") < Some((20, 18)) && numbers("v100.0.0") > Some((20, 18)));
-    }
 }
