@@ -1,7 +1,26 @@
 //! Proxies: what runs for each Gateway, by server-side apply.
-use policy_model::NamespacedName;
-use serde_json::Value;
+mod apply;
+mod drift;
+mod finalizers;
+mod objects;
+mod parameters;
+
 use std::collections::BTreeMap;
+
+use policy_model::NamespacedName;
+use sha2::{Digest as _, Sha256};
+
+pub use self::{apply::apply, finalizers::release, objects::objects};
+
+/// Who writes what [`apply`] writes, in `managedFields`.
+pub const FIELD_MANAGER: &str = "agentic-controller";
+/// On everything that is made for a Gateway, with [`gateway_label`] as its value (GEP-1762).
+pub const GATEWAY_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
+/// On a proxy's Pods, with [`proxy_name`] as its value: what the Deployment, the Service and the disruption budget select
+/// by. It says nothing of the data plane, since a Deployment's selector cannot be changed.
+pub const PROXY_LABEL: &str = "agentic.networking.x-k8s.io/proxy";
+/// Longest value of a label.
+const LABEL_VALUE: usize = 63;
 
 /// The data planes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,31 +82,31 @@ pub struct Parameters {
     pub flags: Vec<String>,
 }
 
-impl Parameters {
-    /// Reads the `data` of a ConfigMap.
-    ///
-    /// # Errors
-    /// What is wrong and what to write instead, for the class's status.
-    pub fn read(_data: &BTreeMap<String, String>) -> Result<Self, String> {
-        todo!()
-    }
-}
-
 /// Name of everything that is made for a Gateway: `envoy-proxy-<first 12 hex digits of sha256("ns/name")>` (upstream's name for both data planes: agents pin it).
-pub fn proxy_name(_gateway: &NamespacedName) -> String {
-    todo!()
+pub fn proxy_name(gateway: &NamespacedName) -> String {
+    format!("envoy-proxy-{}", short_hash(&gateway.to_string()))
 }
 
-/// The objects to apply, in order.
-pub fn objects(_proxy: &Proxy, _settings: &Settings) -> Vec<Value> {
-    todo!()
+/// The value of [`GATEWAY_LABEL`]: the Gateway's name, or, where that is longer than the 63 characters that a label's
+/// value may have, its beginning and a hash of the whole.
+pub fn gateway_label(gateway: &NamespacedName) -> String {
+    if gateway.name.len() <= LABEL_VALUE {
+        return gateway.name.clone();
+    }
+    let hash = short_hash(&gateway.name);
+    // Names are ASCII; a label's value may hold dots and dashes, but the one before the hash is enough.
+    let beginning: String = gateway.name.chars().take(LABEL_VALUE - 1 - hash.len()).collect();
+    format!("{}-{hash}", beginning.trim_end_matches(['.', '-']))
 }
 
-/// Applies them by server-side apply (field manager `agentic-controller`, forced), and removes what is no longer wanted of
-/// ours for this Gateway. Finalizers that upstream left on Gateways, classes and backends of ours are removed.
-///
-/// # Errors
-/// For people: which object, and what the API server said.
-pub async fn apply(_client: &kube::Client, _proxy: &Proxy, _settings: &Settings) -> Result<(), String> {
-    todo!()
+/// The first 12 hex digits of the SHA-256.
+fn short_hash(text: &str) -> String {
+    use std::fmt::Write as _;
+
+    let mut hash = String::with_capacity(12);
+    for byte in Sha256::digest(text.as_bytes()).iter().take(6) {
+        // Writing to a string cannot fail.
+        let _infallible = write!(hash, "{byte:02x}");
+    }
+    hash
 }

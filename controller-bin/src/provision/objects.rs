@@ -1,0 +1,221 @@
+//! The objects of a Gateway's proxies: a pure function.
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::{DataPlane, GATEWAY_LABEL, PROXY_LABEL, Proxy, Settings, drift, gateway_label, proxy_name};
+use crate::identity::BUNDLE;
+
+/// Where certificate and bundle are mounted: upstream's path.
+const IDENTITY_DIR: &str = "/run/gateway-identity-mtls";
+/// Where the proxy keeps the last good configuration, for a warm start.
+const STATE_DIR: &str = "/var/lib/agentic-gateway";
+/// Of the image, and of what the kubelet writes for it.
+const USER: u32 = 65532;
+/// Where the proxy answers probes, unless a listener has the port.
+const HEALTH_PORT: u16 = 15021;
+/// Where the proxy answers people, on loopback, unless a listener has the port.
+const ADMIN_PORT: u16 = 15000;
+/// How long open requests may take to end.
+const DRAIN_SECONDS: u32 = 30;
+/// How long the proxy goes on accepting after its deletion was asked for: load balancers learn of it that late.
+const LINGER_SECONDS: u32 = 5;
+
+/// The objects to apply, in order: ServiceAccount, Deployment, PodDisruptionBudget and, if there is a port, Service.
+///
+/// There is no ConfigMap: all that a proxy needs to start are its flags, so that one revision of the Deployment is one
+/// configuration, and a Pod that restarts in the middle of a rollout cannot read half of the next one.
+pub fn objects(proxy: &Proxy, settings: &Settings) -> Vec<Value> {
+    let mut objects = vec![
+        object("v1", "ServiceAccount", proxy, json!({"automountServiceAccountToken": false})),
+        object("apps/v1", "Deployment", proxy, json!({"spec": deployment(proxy, settings)})),
+        object(
+            "policy/v1",
+            "PodDisruptionBudget",
+            proxy,
+            json!({"spec": {
+                // Not `minAvailable: 1`: with one replica that would block the draining of its node for ever.
+                "maxUnavailable": 1,
+                "selector": {"matchLabels": selector(proxy)},
+                "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            }}),
+        ),
+    ];
+    // The API server refuses a Service without ports.
+    if !proxy.ports.is_empty() {
+        objects.push(object("v1", "Service", proxy, json!({"spec": service(proxy)})));
+    }
+    for object in &mut objects {
+        drift::seal(object);
+    }
+    objects
+}
+
+fn object(api_version: &str, kind: &str, proxy: &Proxy, rest: Value) -> Value {
+    let mut metadata = json!({
+        "name": proxy_name(&proxy.gateway),
+        "namespace": proxy.gateway.namespace,
+        "labels": labels(proxy),
+        // The garbage collector deletes all of it with the Gateway: there is no finalizer to wait for.
+        "ownerReferences": [{
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "Gateway",
+            "name": proxy.gateway.name,
+            "uid": proxy.uid,
+            "controller": true,
+            "blockOwnerDeletion": true,
+        }],
+    });
+    if let (Some(metadata), false) = (metadata.as_object_mut(), proxy.annotations.is_empty()) {
+        metadata.insert("annotations".to_owned(), json!(proxy.annotations));
+    }
+    let mut object = Map::from_iter([
+        ("apiVersion".to_owned(), json!(api_version)),
+        ("kind".to_owned(), json!(kind)),
+        ("metadata".to_owned(), metadata),
+    ]);
+    if let Value::Object(rest) = rest {
+        object.extend(rest);
+    }
+    Value::Object(object)
+}
+
+/// `spec.infrastructure.labels` and ours; ours win.
+fn labels(proxy: &Proxy) -> BTreeMap<String, String> {
+    let mut labels = proxy.labels.clone();
+    labels.extend([
+        (GATEWAY_LABEL.to_owned(), gateway_label(&proxy.gateway)),
+        (PROXY_LABEL.to_owned(), proxy_name(&proxy.gateway)),
+        ("app.kubernetes.io/name".to_owned(), program(proxy.data_plane).to_owned()),
+        ("app.kubernetes.io/managed-by".to_owned(), super::FIELD_MANAGER.to_owned()),
+    ]);
+    labels
+}
+
+fn selector(proxy: &Proxy) -> Value {
+    json!({PROXY_LABEL: proxy_name(&proxy.gateway)})
+}
+
+fn program(data_plane: DataPlane) -> &'static str {
+    match data_plane {
+        DataPlane::Native => "agentic-gateway",
+    }
+}
+
+fn service(proxy: &Proxy) -> Value {
+    let ports: Vec<Value> = proxy
+        .ports
+        .iter()
+        .map(|port| json!({"name": format!("port-{port}"), "port": port, "protocol": "TCP", "targetPort": port}))
+        .collect();
+    json!({"type": "LoadBalancer", "selector": selector(proxy), "ports": ports})
+}
+
+fn deployment(proxy: &Proxy, settings: &Settings) -> Value {
+    // What a listener does not need: a new port must not be a new rollout, so the Pod does not list listeners' ports.
+    let health = free_port(HEALTH_PORT, &proxy.ports);
+    let admin = free_port(ADMIN_PORT, &proxy.ports);
+    let mut template_metadata = json!({"labels": labels(proxy)});
+    if let (Some(metadata), false) = (template_metadata.as_object_mut(), proxy.annotations.is_empty()) {
+        metadata.insert("annotations".to_owned(), json!(proxy.annotations));
+    }
+    json!({
+        "replicas": proxy.replicas,
+        "revisionHistoryLimit": 3,
+        "selector": {"matchLabels": selector(proxy)},
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        "template": {
+            "metadata": template_metadata,
+            "spec": {
+                "serviceAccountName": proxy_name(&proxy.gateway),
+                // The proxy never speaks to the API server.
+                "automountServiceAccountToken": false,
+                "enableServiceLinks": false,
+                "terminationGracePeriodSeconds": DRAIN_SECONDS + LINGER_SECONDS + 10,
+                "securityContext": {
+                    "runAsNonRoot": true,
+                    "runAsUser": USER,
+                    "runAsGroup": USER,
+                    "fsGroup": USER,
+                    "seccompProfile": {"type": "RuntimeDefault"},
+                    // A safe sysctl, of the Pod's own network: listeners on 80 and 443 without a capability.
+                    "sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}],
+                },
+                // Also for one replica, where it means nothing, so that scaling is not a rollout.
+                "topologySpreadConstraints": [{
+                    "maxSkew": 1,
+                    "topologyKey": "kubernetes.io/hostname",
+                    "whenUnsatisfiable": "ScheduleAnyway",
+                    "labelSelector": {"matchLabels": selector(proxy)},
+                }],
+                "containers": [container(proxy, settings, health, admin)],
+                "volumes": [
+                    {"name": "identity", "projected": {"sources": [
+                        {"podCertificate": {
+                            "signerName": settings.signer,
+                            "keyType": "ECDSAP256",
+                            "credentialBundlePath": "credential-bundle.pem",
+                        }},
+                        {"clusterTrustBundle": {
+                            "name": BUNDLE,
+                            "path": format!("{}.trust-bundle.pem", settings.trust_domain),
+                        }},
+                    ]}},
+                    {"name": "state", "emptyDir": {"sizeLimit": "256Mi"}},
+                ],
+            },
+        },
+    })
+}
+
+fn container(proxy: &Proxy, settings: &Settings, health: u16, admin: u16) -> Value {
+    let mut args = vec![
+        "run".to_owned(),
+        format!("--xds={}", settings.xds_url),
+        format!("--xds-server-id={}", settings.xds_server_id),
+        format!("--xds-state={STATE_DIR}/configuration"),
+        format!("--gateway={}", proxy.gateway),
+        format!("--identity-dir={IDENTITY_DIR}"),
+        format!("--trust-domain={}", settings.trust_domain),
+        format!("--health-addr=0.0.0.0:{health}"),
+        format!("--admin-addr=127.0.0.1:{admin}"),
+        format!("--drain-timeout={DRAIN_SECONDS}s"),
+    ];
+    args.extend(settings.flags.iter().chain(&proxy.flags).cloned());
+    let probe = |path: &str, period: u32, failures: u32| {
+        json!({
+            "httpGet": {"path": path, "port": "health"},
+            "periodSeconds": period,
+            "timeoutSeconds": 2,
+            "failureThreshold": failures,
+        })
+    };
+    json!({
+        "name": program(proxy.data_plane),
+        "image": proxy.image.as_ref().unwrap_or(&settings.gateway_image),
+        "args": args,
+        "ports": [{"name": "health", "containerPort": health, "protocol": "TCP"}],
+        "startupProbe": probe("/healthz", 1, 60),
+        "readinessProbe": probe("/readyz", 2, 3),
+        "livenessProbe": probe("/healthz", 10, 3),
+        "lifecycle": {"preStop": {"sleep": {"seconds": LINGER_SECONDS}}},
+        "resources": {
+            "requests": {"cpu": "100m", "memory": "128Mi"},
+            "limits": {"memory": "1Gi"},
+        },
+        "securityContext": {
+            "allowPrivilegeEscalation": false,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": true,
+        },
+        "volumeMounts": [
+            {"name": "identity", "mountPath": IDENTITY_DIR, "readOnly": true},
+            {"name": "state", "mountPath": STATE_DIR},
+        ],
+    })
+}
+
+/// The first port from `wanted` on that no listener has.
+fn free_port(wanted: u16, taken: &[u16]) -> u16 {
+    (wanted..=u16::MAX).find(|port| !taken.contains(port)).unwrap_or(wanted)
+}
