@@ -4,6 +4,8 @@
 //! Everything below runs *inside* the namespaces (network, mounts, processes): [`enter`] starts this program again there.
 pub(crate) mod binaries;
 pub(crate) mod control_plane;
+mod deepwiki;
+pub(crate) mod images;
 pub(crate) mod namespaces;
 pub(crate) mod node;
 
@@ -15,7 +17,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use self::binaries::Binaries;
 pub(crate) use self::{control_plane::ControlPlane, namespaces::enter, node::Node};
@@ -86,4 +88,18 @@ fn command(words: &[String], control_plane: &ControlPlane, binaries: &Binaries) 
         .env("KUBECONFIG", control_plane.kubeconfig())
         .env("KUBECACHEDIR", control_plane.kubectl_cache());
     Ok(command)
+}
+
+/// Parts that are processes of their own, in Pods.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Part {
+    /// A stand-in for DeepWiki's MCP server
+    Deepwiki(deepwiki::Deepwiki),
+}
+
+pub(crate) fn part(part: &Part) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match part {
+        Part::Deepwiki(args) => runtime.block_on(deepwiki::serve(args)).map(|never| match never {}),
+    }
 }

@@ -1,17 +1,108 @@
-//! `cargo xtask e2e`: the product in a cluster.
+//! `cargo xtask e2e`: the product in a cluster, with a real control plane, a real authorizer, real MCP servers and a real
+//! agent. Everything runs in namespaces of its own and ends with the command.
 mod crds;
 mod faults;
 mod identity;
 mod latency;
 mod scale;
 mod story;
+mod world;
 
-use clap::Args;
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, bail};
+use clap::{Args, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::world::World;
+use crate::{
+    cluster::{self, binaries, images},
+    interop::{peers::Peers, report::Report},
+};
 
 /// `e2e`
 #[derive(Debug, Args)]
-pub(crate) struct E2eArgs {}
+pub(crate) struct E2eArgs {
+    /// Only these, and what they build on; all by default
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Suite>,
+    /// Everything at full length: 10,000 policies, not 500
+    #[arg(long)]
+    long: bool,
+}
 
-pub(crate) fn e2e(_args: &E2eArgs) -> anyhow::Result<()> {
-    todo!()
+/// Parts of the suite, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Suite {
+    /// The CustomResourceDefinitions, rule by rule, against the API server
+    Crds,
+    /// The quickstart: installed with kubectl, both tables asked of the agent, the HTTP protocol, and all of it deleted
+    Story,
+    /// Certificates in another's name, configurations of another Gateway
+    Identity,
+    /// From a policy's change to its enforcement, 200 times
+    Latency,
+    /// Controller, API server, watches and leader lost
+    Faults,
+    /// Many policies, targets and routes
+    Scale,
+}
+
+/// For one suite.
+const SUITE: Duration = Duration::from_secs(15 * 60);
+
+impl E2eArgs {
+    fn suites(&self) -> impl Iterator<Item = Suite> {
+        let all = Suite::value_variants().iter().copied();
+        all.filter(|suite| self.only.is_empty() || self.only.contains(suite))
+    }
+}
+
+pub(crate) fn e2e(args: &E2eArgs) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build()?;
+    if !cluster::namespaces::inside() {
+        // Inside there is no network: everything is fetched and built before.
+        runtime.block_on(Peers::new()?.check())?;
+        binaries::build()?;
+        runtime.block_on(images::prepare())?;
+        drop(runtime);
+        return cluster::enter(&std::env::args().skip(1).collect::<Vec<_>>());
+    }
+    runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            done = suites(args) => done,
+            _ = interrupt.recv() => bail!("interrupted"),
+            _ = terminate.recv() => bail!("terminated"),
+        }
+    })
+}
+
+async fn suites(args: &E2eArgs) -> anyhow::Result<()> {
+    let mut report = Report::new();
+    report.suite("a cluster");
+    let Some(mut world) = report.step("it is up", Duration::from_secs(120), World::start()).await else {
+        return report.end();
+    };
+    for suite in args.suites() {
+        let began = Instant::now();
+        let (world, report) = (&mut world, &mut report);
+        let done = tokio::time::timeout(SUITE, async {
+            match suite {
+                Suite::Crds => crds::run(world, report).await,
+                Suite::Story => story::run(world, report).await,
+                Suite::Identity => identity::run(world, report).await,
+                Suite::Latency => latency::run(world, report).await,
+                Suite::Faults => faults::run(world, report).await,
+                Suite::Scale => scale::run(world, report, args.long).await,
+            }
+        })
+        .await;
+        if let Err(error) = done.unwrap_or_else(|_| Err(anyhow!("not done after {} s", SUITE.as_secs()))) {
+            report.failed(&format!("{suite:?} as a whole"), began.elapsed(), &error);
+            world.tell().await;
+        }
+    }
+    report.end()
 }

@@ -1,18 +1,18 @@
 //! `cargo xtask interop`: the gateway among other people's programs. Real MCP servers, clients and agents, and a real
 //! authorizer, each a process on loopback; nothing is skipped because something is missing.
-mod adk;
+pub(crate) mod adk;
 mod authorizer;
 mod certificates;
 mod clients;
 mod conformance;
 mod everything;
 mod gateway;
-mod http;
+pub(crate) mod http;
 mod load;
-mod peers;
-mod process;
+pub(crate) mod peers;
+pub(crate) mod process;
 mod quickstart;
-mod report;
+pub(crate) mod report;
 mod session;
 mod upstream;
 

@@ -37,6 +37,12 @@ enum Task {
     },
     /// A real Kubernetes control plane without containers, and a shell in it
     Cluster(cluster::ClusterArgs),
+    /// A part of a cluster that is a process of its own
+    #[command(hide = true)]
+    ClusterPart {
+        #[command(subcommand)]
+        part: cluster::Part,
+    },
     /// The product in a cluster: provisioning, identities, policies, both tables of the quickstart, faults
     E2e(e2e::E2eArgs),
     /// The gateway beside a bare hyper proxy: CPU per request and latency, in the same run
@@ -57,6 +63,7 @@ fn main() -> ExitCode {
         Task::Interop(interop) => interop::interop(&interop),
         Task::InteropPart { part } => interop::part(&part),
         Task::Cluster(args) => cluster::cluster(&args),
+        Task::ClusterPart { part } => cluster::part(&part),
         Task::E2e(args) => e2e::e2e(&args),
         Task::BenchProxy(bench) => bench::bench_proxy(&bench),
         Task::BenchPart { part } => bench::part(&part),

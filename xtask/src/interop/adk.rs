@@ -16,21 +16,34 @@ use super::{
 use crate::command::root;
 
 const START: Duration = Duration::from_secs(60);
-const PROMPT: Duration = Duration::from_secs(30);
-const SESSION: &str = "/apps/mcp_agent/users/user/sessions/interop";
+/// For one prompt.
+pub(crate) const PROMPT: Duration = Duration::from_secs(30);
 const FORBIDDEN: &str = "Access to this tool is forbidden.";
 
-/// A row of the quickstart's first table.
+/// A row of one of the quickstart's tables.
 #[derive(Debug)]
-struct Row {
-    prompt: &'static str,
+pub(crate) struct Row {
+    pub(crate) prompt: &'static str,
     /// The call that the agent makes, if any.
     tool: Option<&'static str>,
     /// What its answer contains.
     says: &'static [&'static str],
 }
 
-const ROWS: [Row; 9] = [
+impl Row {
+    /// What is to come of it, and what the user says.
+    pub(crate) fn name(&self) -> String {
+        let expected = if self.is_refused() { "refused" } else { "answered" };
+        format!("{expected}: {}", self.prompt)
+    }
+
+    fn is_refused(&self) -> bool {
+        self.says == [FORBIDDEN]
+    }
+}
+
+/// The first table.
+pub(crate) const FIRST: [Row; 9] = [
     Row {
         prompt: "What can you do?",
         tool: None,
@@ -67,6 +80,21 @@ const ROWS: [Row; 9] = [
     Row { prompt: "What is the sum of 40 and 2?", tool: Some("local_get-sum"), says: &["42"] },
 ];
 
+/// The second table, after the authorizer's list has become shorter.
+pub(crate) const SECOND: [Row; 3] = [
+    Row { prompt: "What is the sum of 2 and 3?", tool: Some("local_get-sum"), says: &["5"] },
+    Row {
+        prompt: "What's the GitHub repo kubernetes-sigs/kube-agentic-networking?",
+        tool: Some("remote_ask_question"),
+        says: &["kubernetes-sigs/kube-agentic-networking"],
+    },
+    Row {
+        prompt: "Read the wiki structure of the GitHub repo kubernetes-sigs/gateway-api",
+        tool: Some("remote_read_wiki_structure"),
+        says: &[FORBIDDEN],
+    },
+];
+
 pub(crate) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
     report.suite("the ADK agent, through sidecar and gateway");
     let folder = run.folder("adk")?;
@@ -76,12 +104,9 @@ pub(crate) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
     let mut quickstart = Quickstart::start(run).await?;
     let (mut process, address) = serve(&bin, &agent, &folder, &quickstart.sidecar).await?;
     let target = Target::plain(address);
-    let (status, _) = http::post(&target, SESSION, &json!({})).await?;
-    ensure!(status == 200, "a session: {status}");
-    for row in &ROWS {
-        let expected = if row.says == [FORBIDDEN] { "refused" } else { "answered" };
-        let name = format!("{expected}: {}", row.prompt);
-        if let Some(text) = report.step(&name, PROMPT, ask(&target, row)).await {
+    begin(&target, "interop").await?;
+    for row in &FIRST {
+        if let Some(text) = report.step(&row.name(), PROMPT, ask(&target, "interop", row)).await {
             report.note(&text);
         }
     }
@@ -126,12 +151,20 @@ async fn serve(
     Ok((process, address))
 }
 
+/// Begins a conversation.
+pub(crate) async fn begin(target: &Target, session: &str) -> anyhow::Result<()> {
+    let path = format!("/apps/mcp_agent/users/user/sessions/{session}");
+    let (status, _) = http::post(target, &path, &json!({})).await?;
+    ensure!(status == 200, "a session: {status}");
+    Ok(())
+}
+
 /// Asks, and holds what came against the row; gives what the agent said.
-async fn ask(target: &Target, row: &Row) -> anyhow::Result<String> {
+pub(crate) async fn ask(target: &Target, session: &str, row: &Row) -> anyhow::Result<String> {
     let body = json!({
         "appName": "mcp_agent",
         "userId": "user",
-        "sessionId": "interop",
+        "sessionId": session,
         "newMessage": {"role": "user", "parts": [{"text": row.prompt}]},
     });
     let (status, events) = http::post(target, "/run", &body).await?;
@@ -154,7 +187,7 @@ async fn ask(target: &Target, row: &Row) -> anyhow::Result<String> {
             .and_then(Value::as_str)
             .is_some_and(|error| error.contains(FORBIDDEN))
     });
-    ensure!(refused == (row.says == [FORBIDDEN]), "refused is {refused}: {events}");
+    ensure!(refused == row.is_refused(), "refused is {refused}: {events}");
     let text =
         parts.iter().rev().find_map(|part| part.get("text")?.as_str()).context("the agent said nothing")?;
     for wanted in row.says {

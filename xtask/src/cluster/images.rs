@@ -1,0 +1,99 @@
+//! What runs for an image: programs that were built or installed before, since nothing can be fetched inside.
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+
+use super::{
+    binaries::Binaries,
+    node::{Image, NodeOptions},
+};
+use crate::{
+    command::{cargo, root, run, target_folder},
+    interop::peers::Peers,
+};
+
+/// The remote MCP server's name in the quickstart, and the Service that stands in for it.
+const EXTERNAL: (&str, &str) = ("mcp.deepwiki.com", "deepwiki/deepwiki");
+
+/// Builds the product, and installs what other people's programs need. Needs the network the first time.
+pub(crate) async fn prepare() -> anyhow::Result<()> {
+    run(cargo().args(["build", "--locked", "-p", "agentic-gateway", "-p", "agentic-controller"]))?;
+    let peers = Peers::new()?;
+    peers.node_modules("typescript").await?;
+    adk(&peers).await?;
+    Ok(())
+}
+
+/// A binary of the workspace.
+pub(crate) fn built(name: &str) -> PathBuf {
+    target_folder().join("debug").join(name)
+}
+
+/// The table of images, as the examples' manifests name them.
+pub(crate) async fn options(binaries: &Binaries) -> anyhow::Result<NodeOptions> {
+    let peers = Peers::new()?;
+    let everything =
+        peers.node_modules("typescript").await?.join("@modelcontextprotocol/server-everything/dist/index.js");
+    let adk = adk(&peers).await?;
+    let xtask = std::env::current_exe().context("this program has no path")?;
+    let images = [
+        ("ghcr.io/agentic-access/agentic-gateway", image([built("agentic-gateway")])),
+        ("ghcr.io/agentic-access/agentic-controller", image([built("agentic-controller")])),
+        ("quay.io/kuadrant/authorino", image([&binaries.authorino])),
+        (
+            "ghcr.io/agentic-access/mcp-everything",
+            Image {
+                arguments: vec!["streamableHttp".to_owned()],
+                env: BTreeMap::from([("PORT".to_owned(), "3001".to_owned())]),
+                ..image([Path::new("/usr/bin/env"), Path::new("node"), &everything])
+            },
+        ),
+        (
+            "ghcr.io/agentic-access/adk-agent",
+            Image {
+                arguments: [
+                    "web",
+                    "--host",
+                    "0.0.0.0",
+                    "--port",
+                    "8081",
+                    "--session_service_uri",
+                    "memory://",
+                    ".",
+                ]
+                .map(str::to_owned)
+                .to_vec(),
+                env: BTreeMap::from([
+                    ("HOME".to_owned(), "/tmp".to_owned()),
+                    ("GOOGLE_API_USE_CLIENT_CERTIFICATE".to_owned(), "false".to_owned()),
+                ]),
+                working_dir: Some(root().join("examples/adk-agent")),
+                ..image([adk.join("adk")])
+            },
+        ),
+        (
+            "ghcr.io/agentic-access/deepwiki-stand-in",
+            image([xtask.as_path(), Path::new("cluster-part"), Path::new("deepwiki")]),
+        ),
+    ];
+    Ok(NodeOptions {
+        images: images.into_iter().map(|(name, image)| (name.to_owned(), image)).collect(),
+        external_names: BTreeMap::from([(EXTERNAL.0.to_owned(), EXTERNAL.1.to_owned())]),
+    })
+}
+
+async fn adk(peers: &Peers) -> anyhow::Result<PathBuf> {
+    peers.python("adk", &root().join("examples/adk-agent/requirements.txt")).await
+}
+
+fn image<P: AsRef<Path>>(entrypoint: impl IntoIterator<Item = P>) -> Image {
+    Image {
+        entrypoint: entrypoint.into_iter().map(|word| word.as_ref().display().to_string()).collect(),
+        arguments: Vec::new(),
+        env: BTreeMap::new(),
+        working_dir: None,
+    }
+}

@@ -1,0 +1,238 @@
+//! A cluster with the product in it, and how to wait for things.
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+
+use crate::{
+    cluster::{ControlPlane, Node, binaries, binaries::Binaries, images, install_gateway_api},
+    command::root,
+};
+
+/// The controller's namespace.
+pub(super) const SYSTEM: &str = "agentic-net-system";
+/// The quickstart's namespace.
+pub(super) const QUICKSTART: &str = "quickstart-ns";
+/// How often a condition is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A control plane, a node, and what has been installed.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) node: Node,
+    pub(super) control_plane: ControlPlane,
+    pub(super) binaries: Binaries,
+    /// Whether the product is installed.
+    installed: bool,
+    _folder: tempfile::TempDir,
+}
+
+impl World {
+    /// Control plane, node and Gateway API's CRDs.
+    pub(super) async fn start() -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let binaries = binaries::build()?;
+        let control_plane = ControlPlane::start(&folder.path().join("control-plane"), &binaries).await?;
+        let options = images::options(&binaries).await?;
+        let node = Node::start(&control_plane, &folder.path().join("node"), options).await?;
+        let world = Self { node, control_plane, binaries, installed: false, _folder: folder };
+        install_gateway_api(&world.control_plane, &world.binaries).await?;
+        Ok(world)
+    }
+
+    /// The product, as `agentic-controller install` prints it; once.
+    pub(super) async fn install(&mut self) -> anyhow::Result<()> {
+        if self.installed {
+            return Ok(());
+        }
+        let output = tokio::process::Command::new(images::built("agentic-controller"))
+            .arg("install")
+            .output()
+            .await
+            .context("agentic-controller cannot be started")?;
+        anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let manifests = String::from_utf8(output.stdout)?;
+        self.control_plane.kubectl(&["apply", "--server-side", "-f", "-"], &manifests).await?;
+        self.rolled_out(SYSTEM, "agentic-controller", Duration::from_secs(60)).await?;
+        self.installed = true;
+        Ok(())
+    }
+
+    /// kubectl with words separated by blanks.
+    pub(super) async fn kubectl(&self, words: &str) -> anyhow::Result<String> {
+        self.control_plane.kubectl(&words.split_whitespace().collect::<Vec<_>>(), "").await
+    }
+
+    pub(super) async fn apply(&self, manifests: &str) -> anyhow::Result<String> {
+        self.control_plane.kubectl(&["apply", "-f", "-"], manifests).await
+    }
+
+    /// Applies a file or folder.
+    pub(super) async fn apply_file(&self, path: &Path) -> anyhow::Result<String> {
+        self.control_plane.kubectl(&["apply", "--server-side", "-f", &path.display().to_string()], "").await
+    }
+
+    /// Applies files of the repository's examples.
+    pub(super) async fn apply_examples(&self, names: &[&str]) -> anyhow::Result<()> {
+        for name in names {
+            self.apply_file(&example(name)).await.with_context(|| format!("examples/{name}"))?;
+        }
+        Ok(())
+    }
+
+    /// An object, `None` if there is none.
+    pub(super) async fn object(&self, words: &str) -> anyhow::Result<Option<Value>> {
+        let text = self.kubectl(&format!("get {words} -o json --ignore-not-found")).await?;
+        if text.trim().is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(serde_json::from_str(&text)?))
+    }
+
+    /// Waits until a Deployment has all its replicas ready.
+    pub(super) async fn rolled_out(
+        &self,
+        namespace: &str,
+        name: &str,
+        within: Duration,
+    ) -> anyhow::Result<()> {
+        until(within, async || {
+            let Some(deployment) = self.object(&format!("deployment {name} -n {namespace}")).await? else {
+                bail!("there is no Deployment {namespace}/{name}");
+            };
+            let count = |pointer: &str| deployment.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
+            let wanted = count("/spec/replicas");
+            let (updated, available, all) = (
+                count("/status/updatedReplicas"),
+                count("/status/availableReplicas"),
+                count("/status/replicas"),
+            );
+            if count("/status/observedGeneration") < count("/metadata/generation")
+                || (updated, available, all) != (wanted, wanted, wanted)
+            {
+                bail!("Deployment {namespace}/{name}: {updated} updated, {available} available, {all} in all, {wanted} wanted");
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// The message and status of a condition.
+    pub(super) fn condition<'v>(
+        conditions: Option<&'v Value>,
+        r#type: &str,
+    ) -> Option<(&'v str, &'v str, &'v str)> {
+        let condition = conditions?
+            .as_array()?
+            .iter()
+            .find(|condition| condition.get("type").and_then(Value::as_str) == Some(r#type))?;
+        let field = |name: &str| condition.get(name).and_then(Value::as_str).unwrap_or_default();
+        Some((field("status"), field("reason"), field("message")))
+    }
+
+    /// Waits until a Gateway is programmed at its current generation; its address.
+    pub(super) async fn programmed(
+        &self,
+        namespace: &str,
+        name: &str,
+        within: Duration,
+    ) -> anyhow::Result<String> {
+        until(within, async || {
+            let gateway = self
+                .object(&format!("gateways.gateway.networking.k8s.io {name} -n {namespace}"))
+                .await?
+                .context("there is no such Gateway")?;
+            let conditions = gateway.pointer("/status/conditions");
+            match Self::condition(conditions, "Programmed") {
+                Some(("True", ..)) => {}
+                other => bail!("Gateway {namespace}/{name} is not programmed: {other:?}"),
+            }
+            let address = gateway.pointer("/status/addresses/0/value").and_then(Value::as_str);
+            Ok(address.context("it has no address")?.to_owned())
+        })
+        .await
+    }
+
+    /// The Pods of a label selector that are ready: name and address.
+    pub(super) async fn ready_pods(
+        &self,
+        namespace: &str,
+        selector: &str,
+    ) -> anyhow::Result<Vec<(String, String)>> {
+        let pods = self.object(&format!("pods -n {namespace} -l {selector}")).await?.unwrap_or_default();
+        let pods = pods.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
+        Ok(pods
+            .iter()
+            .filter(|pod| pod.pointer("/metadata/deletionTimestamp").is_none())
+            .filter(|pod| {
+                Self::condition(pod.pointer("/status/conditions"), "Ready")
+                    .is_some_and(|(status, ..)| status == "True")
+            })
+            .filter_map(|pod| {
+                let name = pod.pointer("/metadata/name")?.as_str()?.to_owned();
+                Some((name, pod.pointer("/status/podIP")?.as_str()?.to_owned()))
+            })
+            .collect())
+    }
+
+    /// The one ready Pod of a selector, at a port.
+    pub(super) async fn pod_address(
+        &self,
+        namespace: &str,
+        selector: &str,
+        port: u16,
+    ) -> anyhow::Result<SocketAddr> {
+        let pods = self.ready_pods(namespace, selector).await?;
+        let (_, address) = pods.first().with_context(|| format!("no Pod of {selector} is ready"))?;
+        Ok(SocketAddr::new(address.parse()?, port))
+    }
+
+    /// Prints what a person would look at when something failed: Pods that are not ready, with the end of their logs.
+    pub(super) async fn tell(&self) {
+        let Ok(pods) = self.kubectl("get pods -A -o wide").await else { return };
+        println!("{pods}");
+        let Ok(Some(list)) = self.object("pods -A").await else { return };
+        for pod in list.get("items").and_then(Value::as_array).into_iter().flatten() {
+            let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+            let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
+            for container in pod.pointer("/spec/containers").and_then(Value::as_array).into_iter().flatten() {
+                let container = container.get("name").and_then(Value::as_str).unwrap_or_default();
+                let logs = self.node.logs(namespace, name, container).unwrap_or_default();
+                let lines: Vec<_> = logs.lines().collect();
+                println!("-- {namespace}/{name} {container}");
+                for line in lines.iter().skip(lines.len().saturating_sub(LAST_LINES)) {
+                    println!("   {line}");
+                }
+            }
+        }
+    }
+}
+
+/// Lines of each log that are shown when something failed.
+const LAST_LINES: usize = 15;
+
+/// Tries until it succeeds; the last error after the time is over.
+pub(super) async fn until<T>(
+    within: Duration,
+    mut attempt: impl AsyncFnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let deadline = Instant::now() + within;
+    loop {
+        match attempt().await {
+            Ok(value) => return Ok(value),
+            Err(error) if Instant::now() >= deadline => {
+                return Err(error.context(format!("not so after {} s", within.as_secs_f32())));
+            }
+            Err(_) => tokio::time::sleep(LOOK).await,
+        }
+    }
+}
+
+/// A file or folder of the examples.
+pub(super) fn example(name: &str) -> PathBuf {
+    root().join("examples").join(name)
+}
