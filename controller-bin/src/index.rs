@@ -1,15 +1,22 @@
 //! The cluster as it was last seen, and what follows from it: synchronous, without a client, a clock or a runtime.
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use policy_model::NamespacedName;
+use prost::Message as _;
 use serde_json::Value;
-use xds_server::ResourceSet;
-use xds_translate::{ObjectRef, ObjectStatus};
+use xds_server::{Resource, ResourceSet};
+use xds_translate::{Inserted, ObjectRef, ObjectStatus, Objects, native};
 
-use crate::provision::Proxy;
+use crate::provision::{Proxy, proxy_name};
+
+mod classes;
+mod gateways;
+mod retain;
+
+use self::classes::Classes;
 
 /// A kind that is watched. Kinds are kept apart: a relist of one never drops another's.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,7 +29,35 @@ pub struct Kind {
 
 /// Everything that was seen.
 #[derive(Debug)]
-pub struct Index {}
+pub struct Index {
+    settings: Settings,
+    /// What resolution works on: each object reduced.
+    objects: Objects,
+    entries: BTreeMap<ObjectRef, Entry>,
+    /// Counts the changes that an outcome depends on.
+    revision: u64,
+    cached: Mutex<Option<Cached>>,
+}
+
+/// An object.
+#[derive(Debug)]
+struct Entry {
+    /// Name of its resource.
+    name: Arc<str>,
+    /// The reduced object.
+    resource: Resource,
+    /// What statuses need of it as it was given.
+    given: Option<Value>,
+    /// Whether it is being deleted.
+    deleting: bool,
+}
+
+/// The last outcome, and what it was computed from.
+#[derive(Debug)]
+struct Cached {
+    revision: u64,
+    outcome: Outcome,
+}
 
 /// Settings of an index.
 #[derive(Debug, Clone)]
@@ -32,12 +67,12 @@ pub struct Settings {
 }
 
 /// What follows from the objects: a pure function of them, whatever their order.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Outcome {
     /// What each Gateway of ours gets. Gateways that are being deleted are not among them.
     pub gateways: BTreeMap<NamespacedName, GatewayOutcome>,
-    /// As resolve gives them, `Programmed` included as "there is something to program".
-    pub statuses: Vec<ObjectStatus>,
+    /// As resolve gives them (`Programmed` as "there is something to program"), with what is wrong with parameters and addresses.
+    pub statuses: Arc<[ObjectStatus]>,
     /// Secrets that Gateways of ours may name (their own namespace, or with a ReferenceGrant): nobody may watch Secrets, so these are fetched one by one.
     pub secrets: BTreeSet<NamespacedName>,
 }
@@ -45,41 +80,228 @@ pub struct Outcome {
 /// Of one Gateway.
 #[derive(Debug, Clone)]
 pub struct GatewayOutcome {
-    /// What its proxies get.
+    /// What its proxies get. The same allocation as before as long as it is equal.
     pub resources: Arc<ResourceSet>,
-    /// How its proxies are to run; an error where they cannot be provisioned (the message is for the Gateway's status).
+    /// How its proxies are to run; an error where they cannot be provisioned (the message is for the Gateway's status):
+    /// what runs already keeps running as it is.
     pub proxy: Result<Proxy, String>,
+}
+
+/// Group, kind, namespace and name of an object; `None` where one of them is missing.
+pub(crate) fn reference(object: &Value) -> Option<ObjectRef> {
+    let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+    let api_version = object.get("apiVersion")?.as_str()?;
+    let (group, _version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let metadata = object.get("metadata")?;
+    Some(ObjectRef {
+        group: group.to_owned(),
+        kind: text(object.get("kind")?)?,
+        namespace: metadata.get("namespace").and_then(text).unwrap_or_default(),
+        name: text(metadata.get("name")?)?,
+    })
 }
 
 impl Index {
     /// An empty index.
-    pub fn new(_settings: Settings) -> Self {
-        todo!()
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            objects: Objects::default(),
+            entries: BTreeMap::new(),
+            revision: 0,
+            cached: Mutex::new(None),
+        }
     }
 
-    /// Adds or replaces an object, as the API server gives it. Whether anything that matters changed (resourceVersion and
-    /// managedFields do not matter).
-    pub fn apply(&mut self, _object: &Value) -> bool {
-        todo!()
+    /// Adds or replaces an object, as the API server gives it. Whether anything that matters changed: `managedFields`
+    /// never do, the resourceVersion does where a status is written (a write is conditional on it). What changes only a
+    /// status does not change the outcome.
+    pub fn apply(&mut self, object: &Value) -> bool {
+        let Some(reference) = reference(object) else {
+            tracing::warn!("the API server gave an object without a kind or a name; it is not looked at");
+            return false;
+        };
+        let reduced = native::reduce(object);
+        let resource =
+            Resource::new(native::Object { json: reduced.to_string().into_bytes() }.encode_to_vec());
+        let given = retain::given(&reference, object);
+        let deleting = object.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null());
+        if let Some(known) = self.entries.get_mut(&reference)
+            && known.resource.version == resource.version
+            && known.deleting == deleting
+        {
+            let changed = known.given != given;
+            known.given = given;
+            return changed;
+        }
+        match self.objects.insert(&reduced) {
+            Inserted::OtherKind => return false,
+            Inserted::Refused { message } => {
+                tracing::warn!(?reference, message, "an object cannot be looked at");
+                return false;
+            }
+            _ => {}
+        }
+        let name = Arc::from(native::resource_name(&reference));
+        self.entries.insert(reference, Entry { name, resource, given, deleting });
+        self.revision += 1;
+        true
     }
 
     /// Removes an object. Whether it was there.
-    pub fn delete(&mut self, _object: &ObjectRef) -> bool {
-        todo!()
+    pub fn delete(&mut self, object: &ObjectRef) -> bool {
+        if self.entries.remove(object).is_none() {
+            return false;
+        }
+        self.objects.remove(object);
+        self.revision += 1;
+        true
     }
 
     /// Replaces all objects of a kind. Whether anything that matters changed.
-    pub fn reset(&mut self, _kind: &Kind, _objects: &[Value]) -> bool {
-        todo!()
+    pub fn reset(&mut self, kind: &Kind, objects: &[Value]) -> bool {
+        let is_of_kind = |object: &ObjectRef| object.group == kind.group && object.kind == kind.kind;
+        let listed: BTreeSet<_> = objects.iter().filter_map(reference).filter(is_of_kind).collect();
+        let gone: Vec<_> = self
+            .of_kind(kind)
+            .map(|(object, _)| object)
+            .filter(|object| !listed.contains(object))
+            .cloned()
+            .collect();
+        let mut changed = false;
+        for object in &gone {
+            changed |= self.delete(object);
+        }
+        for object in
+            objects.iter().filter(|object| reference(object).is_some_and(|object| is_of_kind(&object)))
+        {
+            changed |= self.apply(object);
+        }
+        changed
     }
 
-    /// The object as the API server gave it last, status and resourceVersion included.
-    pub fn object(&self, _object: &ObjectRef) -> Option<&Value> {
-        todo!()
+    /// The object as the API server gave it last, as far as statuses need it: of kinds whose status is written, apiVersion,
+    /// kind, metadata and `status` (Gateways and GatewayClasses whole); of Services with an address, the address; of the
+    /// EndpointSlices of proxies, the endpoints.
+    pub fn object(&self, object: &ObjectRef) -> Option<&Value> {
+        self.entries.get(object)?.given.as_ref()
+    }
+
+    /// The names of all objects of a kind.
+    pub(crate) fn names(&self, kind: &Kind) -> impl Iterator<Item = &ObjectRef> {
+        self.of_kind(kind).map(|(object, _)| object)
+    }
+
+    /// The controllerName of the GatewayClasses that are ours.
+    pub(crate) fn controller_name(&self) -> &str {
+        &self.settings.options.controller_name
+    }
+
+    /// Whether a proxy of a Gateway is ready, by the EndpointSlices of its Service.
+    pub(crate) fn has_ready_proxy(&self, gateway: &NamespacedName) -> bool {
+        let service = proxy_name(gateway);
+        let slices = self.of_kind_in(retain::SLICE_GROUP, retain::SLICE, &gateway.namespace);
+        slices
+            .filter_map(|(_, entry)| entry.given.as_ref())
+            .any(|slice| retain::has_ready_endpoint(slice, &service))
     }
 
     /// What follows.
     pub fn outcome(&self) -> Outcome {
-        todo!()
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Cached { revision, outcome }) = &*cached
+            && *revision == self.revision
+        {
+            return outcome.clone();
+        }
+        let before = cached.take().map(|cached| cached.outcome.gateways).unwrap_or_default();
+        let outcome = self.compute(&before);
+        *cached = Some(Cached { revision: self.revision, outcome: outcome.clone() });
+        outcome
+    }
+
+    fn compute(&self, before: &BTreeMap<NamespacedName, GatewayOutcome>) -> Outcome {
+        let options = &self.settings.options;
+        let resolution = xds_translate::resolve(&self.objects, options);
+        let classes = Classes::read(self);
+        let mut gateways = BTreeMap::new();
+        let mut faults = BTreeMap::new();
+        for (name, snapshot) in &resolution.gateways {
+            let Some(gateway) = self.entries.get(&gateways::reference(name)) else { continue };
+            let Some(given) = &gateway.given else { continue };
+            let fault = gateways::fault(given);
+            if !gateway.deleting {
+                let ports = snapshot.listeners.iter().map(|listener| listener.port);
+                let proxy = match &fault {
+                    Some(fault) => Err(fault.message.clone()),
+                    None => gateways::proxy(name, given, ports, &classes),
+                };
+                let resources = self.resources(name, before.get(name).map(|before| &before.resources));
+                gateways.insert(name.clone(), GatewayOutcome { resources, proxy });
+            }
+            if let Some(fault) = fault {
+                faults.insert(gateways::reference(name), fault);
+            }
+        }
+        faults.extend(classes.faults());
+        let mut statuses = resolution.statuses;
+        for status in statuses.iter_mut().filter(|status| status.scope.is_object()) {
+            if let Some(fault) = faults.get(&status.object) {
+                fault.refuse(status);
+            }
+        }
+        Outcome {
+            gateways,
+            statuses: statuses.into(),
+            secrets: xds_translate::named_secrets(&self.objects, options),
+        }
+    }
+
+    fn resources(&self, gateway: &NamespacedName, before: Option<&Arc<ResourceSet>>) -> Arc<ResourceSet> {
+        let selected = native::select(&self.objects, gateway, &self.settings.options);
+        let selected = selected.iter().filter_map(|object| self.entries.get(object));
+        let resources = selected.map(|entry| (Arc::clone(&entry.name), entry.resource.clone())).collect();
+        let set = ResourceSet { types: BTreeMap::from([(Arc::from(native::OBJECT), resources)]) };
+        match before {
+            Some(before) if **before == set => Arc::clone(before),
+            _ => Arc::new(set),
+        }
+    }
+
+    /// The reduced form of an object.
+    fn reduced(&self, object: &ObjectRef) -> Option<Value> {
+        let body = self.entries.get(object)?.resource.body.clone();
+        let object = native::Object::decode(body).ok()?;
+        serde_json::from_slice(&object.json).ok()
+    }
+
+    fn of_kind(&self, kind: &Kind) -> impl Iterator<Item = (&ObjectRef, &Entry)> {
+        self.from(&kind.group, &kind.kind, "")
+    }
+
+    fn of_kind_in(
+        &self,
+        group: &str,
+        kind: &str,
+        namespace: &str,
+    ) -> impl Iterator<Item = (&ObjectRef, &Entry)> {
+        self.from(group, kind, namespace).take_while(move |(object, _)| object.namespace == namespace)
+    }
+
+    /// The objects of a kind, from a namespace on.
+    fn from(&self, group: &str, kind: &str, namespace: &str) -> impl Iterator<Item = (&ObjectRef, &Entry)> {
+        let first = ObjectRef {
+            group: group.to_owned(),
+            kind: kind.to_owned(),
+            namespace: namespace.to_owned(),
+            name: String::new(),
+        };
+        let after = first.clone();
+        self.entries
+            .range(first..)
+            .take_while(move |(object, _)| object.group == after.group && object.kind == after.kind)
     }
 }
+
+#[cfg(test)]
+mod tests;
