@@ -20,7 +20,7 @@ use crate::{
 
 mod agentic;
 pub(crate) mod decode;
-mod kind;
+pub(crate) mod kind;
 mod read;
 pub(crate) mod route;
 mod rules;

@@ -29,10 +29,13 @@ mod host;
 mod policy;
 mod route;
 mod secrets;
+mod select;
 mod tls;
 
+pub(crate) use self::backend::SERVICE_NAME_LABEL;
 pub(crate) use self::filters::rule_filters_of_backend;
 pub use self::secrets::named_secrets;
+pub use self::select::Selector;
 
 /// Settings of the resolution.
 #[derive(Debug, Clone)]

@@ -129,6 +129,21 @@ fn classes_and_gateways() {
         "Gateway g",
         &format!(": Accepted=True/Accepted Programmed=True/Programmed\nlistener l: {SERVED}"),
     );
+    let with_parameters = |reference: &str| {
+        BASE.replace(
+            "networking-controller}",
+            &format!("networking-controller, parametersRef: {{{reference}, name: p}}}}"),
+        )
+    };
+    let invalid = ": Accepted=False/InvalidParameters";
+    for (reference, expected) in [
+        ("group: '', kind: ConfigMap, namespace: ns", ": Accepted=True/Accepted"),
+        ("group: '', kind: ConfigMap", invalid),
+        ("group: '', kind: Secret, namespace: ns", invalid),
+        ("group: example.com, kind: ConfigMap, namespace: ns", invalid),
+    ] {
+        check(&[&with_parameters(reference)], "GatewayClass c", expected);
+    }
     let other_class = BASE.replace("kube-agentic-networking-controller", "another");
     let resolution = resolved(&[&other_class, GATEWAY]);
     assert_eq!(conditions(&resolution, "Gateway g"), "");

@@ -2,10 +2,10 @@
 use policy_model::AgenticGroup;
 use serde_json::Value;
 
-use crate::objects::decode::FieldError;
+use crate::{ObjectRef, objects::decode::FieldError};
 
 pub(crate) const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
-const DISCOVERY_GROUP: &str = "discovery.k8s.io";
+pub(crate) const DISCOVERY_GROUP: &str = "discovery.k8s.io";
 
 /// Other kinds of the Gateway API's group, which are not looked at.
 const OTHER_GATEWAY_KINDS: [&str; 8] = [
@@ -122,6 +122,20 @@ pub(crate) fn recognize(object: &Value) -> Result<Recognized, FieldError> {
         }
         None => Ok(Recognized::Other),
     }
+}
+
+/// What an object is, if it is of a kind that is looked at and has a name.
+pub(crate) fn object_ref(object: &Value) -> Option<ObjectRef> {
+    let Ok(Recognized::Kind(kind)) = recognize(object) else { return None };
+    let metadata = |field: &str| object.get("metadata")?.get(field)?.as_str().filter(|text| !text.is_empty());
+    let namespace = if kind.is_namespaced() { metadata("namespace").unwrap_or("default") } else { "" };
+    let (group, _) = object.get("apiVersion")?.as_str()?.split_once('/').unwrap_or_default();
+    Some(ObjectRef {
+        group: group.to_owned(),
+        kind: object.get("kind")?.as_str()?.to_owned(),
+        namespace: namespace.to_owned(),
+        name: metadata("name")?.to_owned(),
+    })
 }
 
 /// `Kind namespace/name`, as far as known.

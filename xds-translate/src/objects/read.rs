@@ -181,8 +181,9 @@ fn unknown_field(path: &str) -> FieldError {
 fn plain_meta(value: &Value, namespaced: bool) -> Option<Meta> {
     let metadata = value.get("metadata")?;
     let name = metadata.get("name")?.as_str().filter(|name| !name.is_empty())?;
-    let namespace = metadata.get("namespace").and_then(Value::as_str).unwrap_or_default();
-    let namespace = if namespaced { namespace } else { "" };
+    let namespace =
+        metadata.get("namespace").and_then(Value::as_str).filter(|namespace| !namespace.is_empty());
+    let namespace = if namespaced { namespace.unwrap_or("default") } else { "" };
     Some(Meta {
         name: NamespacedName::new(namespace, name),
         generation: None,

@@ -17,7 +17,7 @@ use crate::{
     Scope, UpstreamTls,
 };
 
-const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+pub(crate) const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
 /// Why a backend cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]

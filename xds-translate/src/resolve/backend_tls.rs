@@ -9,7 +9,7 @@ use gateway_api::backendtlspolicies::{
     BackendTlsPolicyValidationSubjectAltNamesType as SanType,
 };
 use k8s_openapi::api::core::v1::ServicePort;
-use policy_model::NamespacedName;
+use policy_model::{AgenticGroup, NamespacedName};
 use serde_json::Value;
 
 use super::{
@@ -22,7 +22,7 @@ use crate::{
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum TargetKind {
+pub(super) enum TargetKind {
     Service,
     XBackend,
 }
@@ -302,7 +302,7 @@ impl Outcome {
 }
 
 /// The targets, as far as they can be read.
-fn targets(entry: &Entry<BackendTlsPolicySpec>) -> Vec<BackendTlsPolicyTargetRefs> {
+pub(super) fn targets(entry: &Entry<BackendTlsPolicySpec>) -> Vec<BackendTlsPolicyTargetRefs> {
     match &entry.spec {
         Ok(spec) => spec.target_refs.clone(),
         Err(unreadable) => {
@@ -325,7 +325,7 @@ fn targets(entry: &Entry<BackendTlsPolicySpec>) -> Vec<BackendTlsPolicyTargetRef
     }
 }
 
-fn target_kind(target: &BackendTlsPolicyTargetRefs) -> Option<TargetKind> {
+pub(super) fn target_kind(target: &BackendTlsPolicyTargetRefs) -> Option<TargetKind> {
     match (target.group.as_str(), target.kind.as_str()) {
         ("", "Service") => Some(TargetKind::Service),
         (group, "XBackend") if AGENTIC_GROUPS.contains(&group) => Some(TargetKind::XBackend),
@@ -354,7 +354,9 @@ fn missing(
             (!found).then(|| format!("Service `{name}` has no port named `{section}`; change sectionName"))
         }
         Some(TargetKind::XBackend) => {
-            let exists = objects.backends.keys().any(|(backend, _)| backend == name);
+            let exists = [AgenticGroup::Networking, AgenticGroup::Prototype]
+                .into_iter()
+                .any(|group| objects.backends.contains_key(&(name.clone(), group)));
             match (exists, section) {
                 (false, _) => {
                     Some(format!("XBackend `{name}` does not exist; create it or change the target"))

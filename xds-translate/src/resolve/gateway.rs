@@ -1,9 +1,12 @@
 //! Gateways and their listeners: which are ours, what can be programmed, who may attach.
 use std::collections::{BTreeMap, BTreeSet};
 
-use gateway_api::gateways::{
-    GatewayListeners, GatewayListenersAllowedRoutesNamespacesFrom as FromNamespaces,
-    GatewayListenersAllowedRoutesNamespacesSelector as Selector, GatewayListenersTlsMode, GatewaySpec,
+use gateway_api::{
+    gatewayclasses::GatewayClassParametersRef,
+    gateways::{
+        GatewayListeners, GatewayListenersAllowedRoutesNamespacesFrom as FromNamespaces,
+        GatewayListenersAllowedRoutesNamespacesSelector as Selector, GatewayListenersTlsMode, GatewaySpec,
+    },
 };
 use policy_model::NamespacedName;
 use serde_json::Value;
@@ -14,7 +17,7 @@ use super::{
 };
 use crate::{
     ClientCertificates, Condition, ListenerTls, ObjectRef, ObjectStatus, Objects, Options, Protocol, Scope,
-    objects::GATEWAY_GROUP,
+    objects::{GATEWAY_GROUP, Unreadable},
 };
 
 /// A Gateway of ours.
@@ -48,15 +51,30 @@ pub(super) fn classes<'a>(
             && spec.controller_name == options.controller_name
         {
             ours.insert(name.name.as_str());
+            let accepted = match &spec.parameters_ref {
+                Some(parameters) if !is_config_map(parameters) => Condition::no(
+                    "Accepted",
+                    "InvalidParameters",
+                    "parametersRef must name a ConfigMap (group ``) and its namespace; change it",
+                ),
+                _ => Condition::yes("Accepted", "Accepted", "its Gateways are served"),
+            };
             statuses.push(ObjectStatus::new(
                 ObjectRef::new(GATEWAY_GROUP, "GatewayClass", name),
                 Scope::Object,
                 entry.meta.generation,
-                vec![Condition::yes("Accepted", "Accepted", "its Gateways are served")],
+                vec![accepted],
             ));
         }
     }
     ours
+}
+
+/// Whether parameters are of the kind that the controller reads; what is in them is its matter.
+fn is_config_map(parameters: &GatewayClassParametersRef) -> bool {
+    parameters.group.is_empty()
+        && parameters.kind == "ConfigMap"
+        && parameters.namespace.as_deref().is_some_and(|namespace| !namespace.is_empty())
 }
 
 /// The Gateways of these classes.
@@ -70,13 +88,11 @@ pub(super) fn gateways<'a>(
     for (name, entry) in &objects.gateways {
         match &entry.spec {
             Ok(spec) if classes.contains(spec.gateway_class_name.as_str()) => {
-                let listeners = listeners(objects, grants, name, spec);
-                found.insert(name, GatewayState { generation: entry.meta.generation, listeners });
+                found.insert(name, GatewayState::new(objects, grants, name, entry.meta.generation, spec));
             }
             Ok(_) => {}
             Err(unreadable) => {
-                let class = unreadable.value.pointer("/spec/gatewayClassName").and_then(Value::as_str);
-                if class.is_some_and(|class| classes.contains(class)) {
+                if unread_class(unreadable).is_some_and(|class| classes.contains(class)) {
                     let message = format!("cannot be read: {}", unreadable.message);
                     statuses.push(ObjectStatus::new(
                         ObjectRef::new(GATEWAY_GROUP, "Gateway", name),
@@ -92,6 +108,11 @@ pub(super) fn gateways<'a>(
         }
     }
     found
+}
+
+/// The class that a Gateway names which cannot be read.
+pub(super) fn unread_class(unreadable: &Unreadable) -> Option<&str> {
+    unreadable.value.pointer("/spec/gatewayClassName").and_then(Value::as_str)
 }
 
 fn listeners<'a>(
@@ -290,6 +311,12 @@ impl ListenerState<'_> {
         }
     }
 
+    /// Whether labels of namespaces say who may attach.
+    pub(super) fn selects_namespaces(&self) -> bool {
+        let namespaces = self.spec.allowed_routes.as_ref().and_then(|allowed| allowed.namespaces.as_ref());
+        namespaces.is_some_and(|namespaces| namespaces.from == Some(FromNamespaces::Selector))
+    }
+
     pub(super) fn status(
         &self,
         gateway: &NamespacedName,
@@ -333,7 +360,17 @@ fn selects(objects: &Objects, selector: &Selector, namespace: &str) -> bool {
     labels && expressions
 }
 
-impl GatewayState<'_> {
+impl<'a> GatewayState<'a> {
+    pub(super) fn new(
+        objects: &Objects,
+        grants: &Grants<'_>,
+        name: &NamespacedName,
+        generation: Option<i64>,
+        spec: &'a GatewaySpec,
+    ) -> Self {
+        Self { generation, listeners: listeners(objects, grants, name, spec) }
+    }
+
     /// The status of the Gateway itself.
     pub(super) fn status(&self, name: &NamespacedName) -> ObjectStatus {
         let bad: Vec<_> = self.listeners.iter().filter(|listener| !listener.is_programmed()).collect();

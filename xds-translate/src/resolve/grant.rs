@@ -41,7 +41,7 @@ impl To {
 /// All grants that can be read, by the namespace that gives them.
 #[derive(Debug)]
 pub(super) struct Grants<'a> {
-    by_namespace: BTreeMap<&'a str, Vec<&'a ReferenceGrantSpec>>,
+    by_namespace: BTreeMap<&'a str, Vec<(&'a NamespacedName, &'a ReferenceGrantSpec)>>,
 }
 
 impl<'a> Grants<'a> {
@@ -52,7 +52,7 @@ impl<'a> Grants<'a> {
             if let Ok(spec) = &entry.spec
                 && entry.unknown.is_empty()
             {
-                by_namespace.entry(&name.namespace).or_default().push(spec);
+                by_namespace.entry(&name.namespace).or_default().push((name, spec));
             }
         }
         Self { by_namespace }
@@ -72,8 +72,20 @@ impl<'a> Grants<'a> {
         if namespace == object.namespace {
             return Ok(());
         }
+        let granted = self.permitting(from, namespace, to, object).next().is_some();
+        if granted { Ok(()) } else { Err(missing(from, namespace, to, object)) }
+    }
+
+    /// The grants that permit `from` in `namespace` to refer to `object` in another one.
+    pub(super) fn permitting(
+        &self,
+        from: From,
+        namespace: &str,
+        to: To,
+        object: &NamespacedName,
+    ) -> impl Iterator<Item = &'a NamespacedName> {
         let grants = self.by_namespace.get(object.namespace.as_str()).into_iter().flatten();
-        let granted = grants.copied().any(|grant| {
+        let granting = grants.filter(move |(_, grant)| {
             grant.from.iter().any(|entry| {
                 from.groups.contains(&entry.group.as_str())
                     && entry.kind == from.kind
@@ -84,7 +96,7 @@ impl<'a> Grants<'a> {
                     && entry.name.as_deref().is_none_or(|name| name.is_empty() || name == object.name)
             })
         });
-        if granted { Ok(()) } else { Err(missing(from, namespace, to, object)) }
+        granting.map(|(name, _)| *name)
     }
 }
 

@@ -260,7 +260,8 @@ impl Surroundings<'_, '_> {
     }
 }
 
-fn readable_targets(value: &serde_json::Value) -> Vec<Target> {
+/// The targets of a policy that cannot be read, as far as they can.
+pub(super) fn readable_targets(value: &serde_json::Value) -> Vec<Target> {
     read_policy(value).err().map(|error| error.readable_targets()).unwrap_or_default()
 }
 
@@ -275,7 +276,7 @@ pub(super) fn policy_ref(key: &PolicyKey) -> ObjectRef {
 }
 
 /// Every authorizer that a policy names.
-fn authorizers(policy: &Policy) -> impl Iterator<Item = &ExternalAuth> {
+pub(super) fn authorizers(policy: &Policy) -> impl Iterator<Item = &ExternalAuth> {
     let of_policy = match &policy.action {
         Action::ExternalAuth(authorizer) => Some(authorizer),
         Action::Allow => None,

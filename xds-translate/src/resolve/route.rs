@@ -54,7 +54,7 @@ struct ResolvedBackend {
     id: Option<BackendId>,
     /// What is named, where it exists, even if a BackendTLSPolicy keeps requests from it.
     named: Option<BackendId>,
-    /// The XBackend that is named, usable or not.
+    /// The XBackend that is named and may be, usable or not.
     x_backend: Option<NamespacedName>,
     weight: u32,
     filters: Filters,
@@ -119,7 +119,7 @@ impl<'a> Surroundings<'a, '_> {
                 notes.push(Note { object: ObjectRef::new(GATEWAY_GROUP, "HTTPRoute", name), message });
                 continue;
             };
-            let accepted = match self.attach(name, route, parent, gateway_name, gateway) {
+            let accepted = match attach(self.objects, name, route, parent, gateway_name, gateway) {
                 Ok(found) => {
                     let attached = attached.entry(gateway_name).or_default();
                     for (listener, hosts) in found {
@@ -168,57 +168,6 @@ impl<'a> Surroundings<'a, '_> {
                 ));
             }
         }
-    }
-
-    /// The listeners to which a parentRef attaches the route, with the host names.
-    fn attach(
-        &self,
-        name: &NamespacedName,
-        route: &Route,
-        parent: &HttpRouteParentRefs,
-        gateway_name: &NamespacedName,
-        gateway: &GatewayState<'_>,
-    ) -> Result<Vec<(usize, Vec<String>)>, RefError> {
-        let section = parent.section_name.as_deref().filter(|section| !section.is_empty());
-        let meant: Vec<_> = gateway
-            .listeners
-            .iter()
-            .enumerate()
-            .filter(|(_, listener)| section.is_none_or(|section| listener.spec.name == section))
-            .filter(|(_, listener)| parent.port.is_none_or(|port| listener.spec.port == port))
-            .collect();
-        if meant.is_empty() {
-            let message = format!(
-                "Gateway `{gateway_name}` has no such listener; change sectionName or port of the parentRef"
-            );
-            return Err(RefError::new("NoMatchingParent", message));
-        }
-        let allowed: Vec<_> = meant
-            .into_iter()
-            .filter(|(_, listener)| listener.allows(self.objects, gateway_name, &name.namespace))
-            .collect();
-        if allowed.is_empty() {
-            let message = format!(
-                "no listener of Gateway `{gateway_name}` admits HTTPRoutes of namespace `{}`; change its allowedRoutes",
-                name.namespace
-            );
-            return Err(RefError::new("NotAllowedByListeners", message));
-        }
-        let hostnames = route.spec.hostnames.as_deref().unwrap_or_default();
-        let hostnames: Vec<_> = hostnames.iter().map(|hostname| hostname.to_ascii_lowercase()).collect();
-        let attached: Vec<_> = allowed
-            .into_iter()
-            .filter_map(|(index, listener)| {
-                Some((index, host::intersection(listener.hostname.as_deref(), &hostnames)?))
-            })
-            .collect();
-        if attached.is_empty() {
-            let message = format!(
-                "no listener of Gateway `{gateway_name}` has a host name in common with the route; change hostnames"
-            );
-            return Err(RefError::new("NoMatchingListenerHostname", message));
-        }
-        Ok(attached)
     }
 
     fn rule(
@@ -331,7 +280,9 @@ impl<'a> Surroundings<'a, '_> {
             }
             (group, "XBackend") if AGENTIC_GROUPS.contains(&group) => {
                 let id = permitted(To::X_BACKEND).map(|()| BackendId::XBackend(name.clone()));
-                (id, Some(name.clone()))
+                // What may not be referred to has no say here: its policies are its owner's matter, and requests get 500.
+                let x_backend = id.is_ok().then(|| name.clone());
+                (id, x_backend)
             }
             _ => {
                 let message = format!(
@@ -392,7 +343,58 @@ impl ResolvedRoute<'_> {
     }
 }
 
-fn is_gateway(parent: &HttpRouteParentRefs) -> bool {
+/// The listeners to which a parentRef attaches the route, with the host names.
+pub(super) fn attach(
+    objects: &Objects,
+    name: &NamespacedName,
+    route: &Route,
+    parent: &HttpRouteParentRefs,
+    gateway_name: &NamespacedName,
+    gateway: &GatewayState<'_>,
+) -> Result<Vec<(usize, Vec<String>)>, RefError> {
+    let section = parent.section_name.as_deref().filter(|section| !section.is_empty());
+    let meant: Vec<_> = gateway
+        .listeners
+        .iter()
+        .enumerate()
+        .filter(|(_, listener)| section.is_none_or(|section| listener.spec.name == section))
+        .filter(|(_, listener)| parent.port.is_none_or(|port| listener.spec.port == port))
+        .collect();
+    if meant.is_empty() {
+        let message = format!(
+            "Gateway `{gateway_name}` has no such listener; change sectionName or port of the parentRef"
+        );
+        return Err(RefError::new("NoMatchingParent", message));
+    }
+    let allowed: Vec<_> = meant
+        .into_iter()
+        .filter(|(_, listener)| listener.allows(objects, gateway_name, &name.namespace))
+        .collect();
+    if allowed.is_empty() {
+        let message = format!(
+            "no listener of Gateway `{gateway_name}` admits HTTPRoutes of namespace `{}`; change its allowedRoutes",
+            name.namespace
+        );
+        return Err(RefError::new("NotAllowedByListeners", message));
+    }
+    let hostnames = route.spec.hostnames.as_deref().unwrap_or_default();
+    let hostnames: Vec<_> = hostnames.iter().map(|hostname| hostname.to_ascii_lowercase()).collect();
+    let attached: Vec<_> = allowed
+        .into_iter()
+        .filter_map(|(index, listener)| {
+            Some((index, host::intersection(listener.hostname.as_deref(), &hostnames)?))
+        })
+        .collect();
+    if attached.is_empty() {
+        let message = format!(
+            "no listener of Gateway `{gateway_name}` has a host name in common with the route; change hostnames"
+        );
+        return Err(RefError::new("NoMatchingListenerHostname", message));
+    }
+    Ok(attached)
+}
+
+pub(super) fn is_gateway(parent: &HttpRouteParentRefs) -> bool {
     parent.group.as_deref().unwrap_or(GATEWAY_GROUP) == GATEWAY_GROUP
         && parent.kind.as_deref().unwrap_or("Gateway") == "Gateway"
 }

@@ -138,20 +138,20 @@ pub(super) fn ca_of_config_map(objects: &Objects, name: &NamespacedName) -> Resu
 }
 
 /// Frontend validation as it holds for one port.
-struct Frontend<'a> {
-    references: Vec<CaReference<'a>>,
+pub(super) struct Frontend<'a> {
+    pub(super) references: Vec<CaReference<'a>>,
     insecure_fallback: bool,
 }
 
-struct CaReference<'a> {
-    group: &'a str,
-    kind: &'a str,
-    namespace: Option<&'a str>,
-    name: &'a str,
+pub(super) struct CaReference<'a> {
+    pub(super) group: &'a str,
+    pub(super) kind: &'a str,
+    pub(super) namespace: Option<&'a str>,
+    pub(super) name: &'a str,
 }
 
 /// The frontend validation of a port: that of `perPort` replaces the default, even where it has none.
-fn frontend(gateway: &GatewaySpec, port: i32) -> Option<Frontend<'_>> {
+pub(super) fn frontend(gateway: &GatewaySpec, port: i32) -> Option<Frontend<'_>> {
     use gateway_api::gateways::{
         GatewayTlsFrontendDefaultValidationMode as DefaultMode,
         GatewayTlsFrontendPerPortTlsValidationMode as PortMode,
