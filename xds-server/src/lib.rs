@@ -4,6 +4,7 @@
 mod cache;
 mod report;
 mod serve;
+mod session;
 
 pub use crate::cache::{Cache, Resource, ResourceSet};
 pub use crate::report::{Counts, Nack, Report};
