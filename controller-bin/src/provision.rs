@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use policy_model::NamespacedName;
 use sha2::{Digest as _, Sha256};
 
+pub(crate) use self::parameters::is_image;
 pub use self::{apply::apply, finalizers::release, objects::objects};
 
 /// Who writes what [`apply`] writes, in `managedFields`.

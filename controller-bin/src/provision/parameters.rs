@@ -124,7 +124,7 @@ fn number(text: &str) -> Option<u64> {
 }
 
 /// Whether it can be an image reference. The container runtime knows better; this keeps out what is surely a mistake.
-fn is_image(text: &str) -> bool {
+pub(crate) fn is_image(text: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-:/@".contains(c);
     text.len() <= IMAGE
         && text.chars().all(is_plain)
