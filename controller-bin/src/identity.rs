@@ -1,11 +1,29 @@
 //! The identity signer: PodCertificateRequests, trust bundles, the CA pool.
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use policy_model::NamespacedName;
+use ring::hkdf::{HKDF_SHA256, Salt};
 use spiffe_id::TrustDomain;
 use tokio::sync::watch;
 
 use crate::lease::Membership;
+
+mod authority;
+mod bundle;
+mod decide;
+mod pool;
+mod queue;
+mod requests;
+mod serving;
+
+pub use self::pool::{new_pool, pool_secret};
 
 /// Name of the signer.
 pub const SIGNER: &str = "kube-agentic-networking.sigs.k8s.io/identity";
@@ -13,6 +31,11 @@ pub const SIGNER: &str = "kube-agentic-networking.sigs.k8s.io/identity";
 pub const BUNDLE: &str = "kube-agentic-networking.sigs.k8s.io:identity:primary-bundle";
 /// Name of the CA pool's Secret, in the controller's namespace.
 pub const POOL_SECRET: &str = "agentic-identity-ca-pool";
+
+/// What the API server is to be started with where it does not know the kinds.
+const GATES: &str = "start the API server with `--feature-gates=PodCertificateRequest=true,ClusterTrustBundle=true,\
+                     ClusterTrustBundleProjection=true --runtime-config=certificates.k8s.io/v1beta1=true`, and the kubelets with the \
+                     same gates";
 
 /// Settings.
 #[derive(Debug, Clone)]
@@ -29,6 +52,30 @@ pub struct Settings {
     pub dns_names: Vec<String>,
     /// How long a bundle takes to spread: a new root signs only after it.
     pub spread: Duration,
+    /// What this replica did, for metrics.
+    pub counts: Arc<Counts>,
+}
+
+/// PodCertificateRequests that this replica answered since it started.
+#[derive(Debug, Default)]
+pub struct Counts {
+    issued: AtomicU64,
+    denied: AtomicU64,
+    failed: AtomicU64,
+}
+impl Counts {
+    /// With a certificate.
+    pub fn issued(&self) -> u64 {
+        self.issued.load(Ordering::Relaxed)
+    }
+    /// With a denial.
+    pub fn denied(&self) -> u64 {
+        self.denied.load(Ordering::Relaxed)
+    }
+    /// With a failure.
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
 }
 
 /// What the rest of the controller needs of it.
@@ -42,8 +89,17 @@ pub struct Serving {
 
 /// The keys that seal sessions at a Gateway: derived (HKDF-SHA256) from each seed, so that every replica of controller
 /// and proxy has the same without storing anything.
-pub fn session_keys(_seeds: &[[u8; 32]], _gateway: &NamespacedName) -> Vec<[u8; 32]> {
-    todo!()
+pub fn session_keys(seeds: &[[u8; 32]], gateway: &NamespacedName) -> Vec<[u8; 32]> {
+    let gateway = gateway.to_string();
+    let info = [b"agentic-gateway session keys v1".as_slice(), gateway.as_bytes()];
+    let derive = |seed: &[u8; 32]| {
+        let mut key = [0; 32];
+        let prk = Salt::new(HKDF_SHA256, &[]).extract(seed);
+        // Fails for more than 255 hashes' worth only (RFC 5869, section 2.3); this is one.
+        prk.expand(&info, HKDF_SHA256).and_then(|okm| okm.fill(&mut key)).ok()?;
+        Some(key)
+    };
+    seeds.iter().filter_map(derive).collect()
 }
 
 /// Runs the signer: waits for (or, as the leader, creates) the CA pool, publishes the bundle as the leader, answers the
@@ -53,12 +109,20 @@ pub fn session_keys(_seeds: &[[u8; 32]], _gateway: &NamespacedName) -> Vec<[u8; 
 /// # Errors
 /// Only what waiting cannot mend.
 pub async fn run(
-    _client: kube::Client,
-    _settings: Settings,
-    _replica: String,
-    _membership: watch::Receiver<Membership>,
-    _gateways: watch::Receiver<BTreeSet<NamespacedName>>,
-    _serving: watch::Sender<Option<Serving>>,
+    client: kube::Client,
+    settings: Settings,
+    replica: String,
+    membership: watch::Receiver<Membership>,
+    gateways: watch::Receiver<BTreeSet<NamespacedName>>,
+    serving: watch::Sender<Option<Serving>>,
 ) -> anyhow::Result<()> {
-    todo!()
+    let settings = Arc::new(settings);
+    let (sender, authority) = watch::channel(None);
+    tokio::select! {
+        done = authority::keep(client.clone(), Arc::clone(&settings), membership.clone(), sender, serving) => done,
+        done = requests::answer(client, settings, replica, membership, gateways, authority) => done,
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,25 +10,26 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData, SanType, SerialNumber,
     SubjectPublicKeyInfo,
 };
+use ring::hkdf::{HKDF_SHA256, Salt};
 use rustls_pki_types::{CertificateDer, DnsName};
-use x509_parser::{
-    certification_request::X509CertificationRequest, prelude::FromDer, public_key::PublicKey,
-    x509::SubjectPublicKeyInfo as ParsedKey,
-};
+use x509_parser::{prelude::FromDer, public_key::PublicKey, x509::SubjectPublicKeyInfo as ParsedKey};
 
 use crate::{SpiffeId, TrustDomain};
 
 mod error;
+mod held_key;
 mod pool_file;
 
-pub use self::error::IssueError;
 use self::error::Kind;
+pub use self::{error::IssueError, held_key::HeldKey};
 
 /// Seconds since 1970 of 9999-12-31T23:59:59Z, the last moment that a certificate can name (RFC 5280, section
 /// 4.1.2.5).
 const LAST_MOMENT: u64 = 253_402_300_799;
 /// The shortest modulus of an RSA key that is certified, in bits.
 const MIN_RSA_BITS: usize = 2048;
+/// Sets [`Ca::derive`] apart from all else that could be made of a private key.
+const DERIVE_SALT: &[u8] = b"spiffe-id CA derived secret v1";
 /// The longest common name that X.520 knows, in characters.
 const MAX_CA_ID: usize = 64;
 
@@ -70,6 +71,20 @@ impl Ca {
     /// outlive this moment.
     pub fn not_after(&self) -> SystemTime {
         self.not_after
+    }
+    /// A secret of 32 bytes that everyone who holds this CA's private key can derive, and nobody else (HKDF-SHA256,
+    /// RFC 5869). Secrets for different uses have a different `info`; none of them tells anything about the key.
+    ///
+    /// # Errors
+    /// None that is known: 32 bytes are within what HKDF-SHA256 gives.
+    pub fn derive(&self, info: &[u8]) -> Result<[u8; 32], IssueError> {
+        let mut secret = [0; 32];
+        Salt::new(HKDF_SHA256, DERIVE_SALT)
+            .extract(self.issuer.key().serialized_der())
+            .expand(&[info], HKDF_SHA256)
+            .and_then(|okm| okm.fill(&mut secret))
+            .map_err(|_unspecified| Kind::Derive)?;
+        Ok(secret)
     }
 }
 impl fmt::Debug for Ca {
@@ -227,6 +242,15 @@ impl CaPool {
         std::iter::once(&self.signing).chain(&self.standby)
     }
 
+    /// The same pool with another of its CAs signing; the order of the others stays. `None` if it has no CA of that
+    /// ID.
+    #[must_use]
+    pub fn signing_with(self, id: &str) -> Option<Self> {
+        let mut cas: Vec<Ca> = std::iter::once(self.signing).chain(self.standby).collect();
+        let signing = cas.iter().position(|ca| ca.id == id).map(|at| cas.remove(at))?;
+        Some(Self { signing, standby: cas, trust_domain: self.trust_domain })
+    }
+
     /// The trust domain of the roots, if one of them names it. The pool issues no ID of another.
     pub fn trust_domain(&self) -> Option<&TrustDomain> {
         self.trust_domain.as_ref()
@@ -264,11 +288,7 @@ impl CaPool {
     /// # Errors
     /// A request that cannot be read or does not verify; else as [`CaPool::issue_for_public_key`].
     pub fn issue_for_csr(&self, csr_der: &[u8], request: &SvidRequest<'_>) -> Result<IssuedSvid, IssueError> {
-        let Ok(([], csr)) = X509CertificationRequest::from_der(csr_der) else {
-            return Err(Kind::CsrUnreadable.into());
-        };
-        csr.verify_signature().map_err(|_error| Kind::CsrSignature)?;
-        self.issue_for_public_key(csr.certification_request_info.subject_pki.raw, request)
+        self.issue_for_public_key(HeldKey::of_csr(csr_der)?.spki_der(), request)
     }
 
     /// Signs an SVID for a public key (SubjectPublicKeyInfo, DER): ECDSA on P-256 or P-384 (points uncompressed),

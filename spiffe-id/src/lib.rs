@@ -10,5 +10,5 @@ mod x509;
 pub use crate::bundle::{BundleError, TrustBundle};
 pub use crate::id::{IdError, ServiceAccount, SpiffeId, TrustDomain};
 #[cfg(feature = "issue")]
-pub use crate::issue::{Ca, CaPool, IssueError, IssuedSvid, KeyKind, SvidRequest};
+pub use crate::issue::{Ca, CaPool, HeldKey, IssueError, IssuedSvid, KeyKind, SvidRequest};
 pub use crate::x509::{IdentityError, identity_of};

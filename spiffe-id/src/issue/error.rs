@@ -15,6 +15,8 @@ pub(super) enum Kind {
     CsrSignature,
     KeyUnreadable,
     KeyRefused,
+    RsaSignature,
+    Possession,
     DnsName(String),
     OtherDomain { id: SpiffeId, own: TrustDomain },
     OutlivesCa(String),
@@ -30,6 +32,7 @@ pub(super) enum Kind {
     // The machine.
     Signing(rcgen::Error),
     Random(String),
+    Derive,
 }
 
 /// What is wrong with one CA of a pool.
@@ -57,11 +60,18 @@ impl IssueError {
                 | Kind::CsrSignature
                 | Kind::KeyUnreadable
                 | Kind::KeyRefused
+                | Kind::RsaSignature
+                | Kind::Possession
                 | Kind::DnsName(_)
                 | Kind::OtherDomain { .. }
                 | Kind::OutlivesCa(_)
                 | Kind::Times(_)
         )
+    }
+
+    /// The key is of a kind that gets no certificate: another kind will do.
+    pub fn is_unsupported_key(&self) -> bool {
+        matches!(self.kind, Kind::KeyRefused | Kind::RsaSignature)
     }
 
     /// The request would end after the CA that signs: ask for less, or rotate the CA.
@@ -94,6 +104,14 @@ impl fmt::Display for IssueError {
                 "a public key of this kind gets no certificate; use ECDSA on P-256 or P-384, Ed25519, or RSA of 2048 \
                  bits or more",
             ),
+            Kind::RsaSignature => f.write_str(
+                "an RSA key needs a PKCS#10 request, as its bare signature is not verified here; or use ECDSA on P-256 or \
+                 P-384, or Ed25519",
+            ),
+            Kind::Possession => f.write_str(
+                "the public key does not verify the signature that proves possession; sign with the private key that \
+                 belongs to it",
+            ),
             Kind::DnsName(name) => write!(f, "`{}` is no DNS name", name.escape_debug()),
             Kind::OtherDomain { id, own } => {
                 write!(f, "`{id}` is not of the trust domain `{own}`, the only one that this CA vouches for")
@@ -121,6 +139,7 @@ impl fmt::Display for IssueError {
             Kind::Ca(id, fault) => write!(f, "the CA `{}` cannot be used: {fault}", id.escape_debug()),
             Kind::Signing(error) => write!(f, "signing failed: {error}"),
             Kind::Random(error) => write!(f, "no random number was to be had: {error}"),
+            Kind::Derive => f.write_str("no secret could be derived from the CA's key"),
         }
     }
 }

@@ -28,6 +28,7 @@ use spiffe_id::{
 };
 use x509_parser::{extensions::ParsedExtension, prelude::X509Certificate};
 
+mod held_key;
 mod pool_file;
 
 const HOUR: u64 = 3600;

@@ -244,6 +244,33 @@ fn the_first_signs_and_all_are_trusted() {
 }
 
 #[test]
+fn another_ca_can_be_made_to_sign() {
+    let (old, new) = (pool(KeyKind::EcdsaP256), pool(KeyKind::Ed25519));
+    let of = |pool: &CaPool, id: &str| {
+        let mut ca = serde_json::from_str::<Value>(&pool.to_json()).unwrap()["cas"][0].take();
+        ca["id"] = json!(id);
+        ca
+    };
+    let all = || read(&[of(&new, "new"), of(&old, "old"), of(&new, "third")]).unwrap();
+    let turned = all().signing_with("old").unwrap();
+    assert_eq!(turned.cas().map(spiffe_id::Ca::id).collect::<Vec<_>>(), ["old", "new", "third"]);
+    as_client(&old.roots_pem(), &turned.issue(&day(&agent())).unwrap().chain, NOW).unwrap();
+    let same = all().signing_with("new").unwrap();
+    assert_eq!(same.cas().map(spiffe_id::Ca::id).collect::<Vec<_>>(), ["new", "old", "third"]);
+    assert!(all().signing_with("").is_none());
+}
+
+#[test]
+fn secrets_are_derived_from_the_key_alone() {
+    let (one, other) = (pool(KeyKind::Ed25519), pool(KeyKind::Ed25519));
+    let derive = |pool: &CaPool, info: &[u8]| pool.cas().next().unwrap().derive(info).unwrap();
+    let again = CaPool::from_json(one.to_json().as_bytes()).unwrap();
+    assert_eq!(derive(&one, b"a"), derive(&again, b"a"));
+    assert_ne!(derive(&one, b"a"), derive(&one, b"b"));
+    assert_ne!(derive(&one, b"a"), derive(&other, b"a"));
+}
+
+#[test]
 fn files_that_are_no_pool_are_refused_without_a_word_of_their_secrets() {
     let secret = STANDARD.encode("top secret");
     for file in [
