@@ -26,7 +26,15 @@ pub(super) fn given(reference: &ObjectRef, object: &Value) -> Option<Value> {
                 kept.extend(object.get(field).map(|value| (field.to_owned(), value.clone())));
             }
             let metadata = object.get("metadata")?.as_object()?;
-            let fields = ["name", "namespace", "generation", "resourceVersion", "uid"];
+            let fields = [
+                "name",
+                "namespace",
+                "uid",
+                "generation",
+                "resourceVersion",
+                "deletionTimestamp",
+                "finalizers",
+            ];
             let metadata = metadata.iter().filter(|(field, _)| fields.contains(&field.as_str()));
             let metadata = metadata.map(|(field, value)| (field.clone(), value.clone())).collect();
             kept.insert("metadata".to_owned(), Value::Object(metadata));
