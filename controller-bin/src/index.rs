@@ -67,7 +67,7 @@ pub struct Settings {
 }
 
 /// What follows from the objects: a pure function of them, whatever their order.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     /// What each Gateway of ours gets. Gateways that are being deleted are not among them.
     pub gateways: BTreeMap<NamespacedName, GatewayOutcome>,
@@ -78,27 +78,13 @@ pub struct Outcome {
 }
 
 /// Of one Gateway.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct GatewayOutcome {
     /// What its proxies get. The same allocation as before as long as it is equal.
     pub resources: Arc<ResourceSet>,
     /// How its proxies are to run; an error where they cannot be provisioned (the message is for the Gateway's status):
     /// what runs already keeps running as it is.
     pub proxy: Result<Proxy, String>,
-}
-
-/// Group, kind, namespace and name of an object; `None` where one of them is missing.
-pub(crate) fn reference(object: &Value) -> Option<ObjectRef> {
-    let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
-    let api_version = object.get("apiVersion")?.as_str()?;
-    let (group, _version) = api_version.split_once('/').unwrap_or(("", api_version));
-    let metadata = object.get("metadata")?;
-    Some(ObjectRef {
-        group: group.to_owned(),
-        kind: text(object.get("kind")?)?,
-        namespace: metadata.get("namespace").and_then(text).unwrap_or_default(),
-        name: text(metadata.get("name")?)?,
-    })
 }
 
 impl Index {
@@ -117,7 +103,7 @@ impl Index {
     /// never do, the resourceVersion does where a status is written (a write is conditional on it). What changes only a
     /// status does not change the outcome.
     pub fn apply(&mut self, object: &Value) -> bool {
-        let Some(reference) = reference(object) else {
+        let Some(reference) = native::object_ref(object) else {
             tracing::warn!("the API server gave an object without a kind or a name; it is not looked at");
             return false;
         };
@@ -130,9 +116,12 @@ impl Index {
             && known.resource.version == resource.version
             && known.deleting == deleting
         {
-            let changed = known.given != given;
+            if known.given == given {
+                return false;
+            }
             known.given = given;
-            return changed;
+            self.revision += u64::from(classes::are_parameters(self, &reference));
+            return true;
         }
         match self.objects.insert(&reduced) {
             Inserted::OtherKind => return false,
@@ -161,7 +150,7 @@ impl Index {
     /// Replaces all objects of a kind. Whether anything that matters changed.
     pub fn reset(&mut self, kind: &Kind, objects: &[Value]) -> bool {
         let is_of_kind = |object: &ObjectRef| object.group == kind.group && object.kind == kind.kind;
-        let listed: BTreeSet<_> = objects.iter().filter_map(reference).filter(is_of_kind).collect();
+        let listed: BTreeSet<_> = objects.iter().filter_map(native::object_ref).filter(is_of_kind).collect();
         let gone: Vec<_> = self
             .of_kind(kind)
             .map(|(object, _)| object)
@@ -172,8 +161,9 @@ impl Index {
         for object in &gone {
             changed |= self.delete(object);
         }
-        for object in
-            objects.iter().filter(|object| reference(object).is_some_and(|object| is_of_kind(&object)))
+        for object in objects
+            .iter()
+            .filter(|object| native::object_ref(object).is_some_and(|object| is_of_kind(&object)))
         {
             changed |= self.apply(object);
         }
@@ -182,7 +172,7 @@ impl Index {
 
     /// The object as the API server gave it last, as far as statuses need it: of kinds whose status is written, apiVersion,
     /// kind, metadata and `status` (Gateways and GatewayClasses whole); of Services with an address, the address; of the
-    /// EndpointSlices of proxies, the endpoints.
+    /// EndpointSlices of proxies, the endpoints; of ConfigMaps, small data.
     pub fn object(&self, object: &ObjectRef) -> Option<&Value> {
         self.entries.get(object)?.given.as_ref()
     }
@@ -224,6 +214,7 @@ impl Index {
         let options = &self.settings.options;
         let resolution = xds_translate::resolve(&self.objects, options);
         let classes = Classes::read(self);
+        let selector = native::Selector::new(&self.objects, options);
         let mut gateways = BTreeMap::new();
         let mut faults = BTreeMap::new();
         for (name, snapshot) in &resolution.gateways {
@@ -236,7 +227,8 @@ impl Index {
                     Some(fault) => Err(fault.message.clone()),
                     None => gateways::proxy(name, given, ports, &classes),
                 };
-                let resources = self.resources(name, before.get(name).map(|before| &before.resources));
+                let resources =
+                    self.resources(&selector.select(name), before.get(name).map(|before| &before.resources));
                 gateways.insert(name.clone(), GatewayOutcome { resources, proxy });
             }
             if let Some(fault) = fault {
@@ -257,8 +249,11 @@ impl Index {
         }
     }
 
-    fn resources(&self, gateway: &NamespacedName, before: Option<&Arc<ResourceSet>>) -> Arc<ResourceSet> {
-        let selected = native::select(&self.objects, gateway, &self.settings.options);
+    fn resources(
+        &self,
+        selected: &BTreeSet<ObjectRef>,
+        before: Option<&Arc<ResourceSet>>,
+    ) -> Arc<ResourceSet> {
         let selected = selected.iter().filter_map(|object| self.entries.get(object));
         let resources = selected.map(|entry| (Arc::clone(&entry.name), entry.resource.clone())).collect();
         let set = ResourceSet { types: BTreeMap::from([(Arc::from(native::OBJECT), resources)]) };
@@ -266,13 +261,6 @@ impl Index {
             Some(before) if **before == set => Arc::clone(before),
             _ => Arc::new(set),
         }
-    }
-
-    /// The reduced form of an object.
-    fn reduced(&self, object: &ObjectRef) -> Option<Value> {
-        let body = self.entries.get(object)?.resource.body.clone();
-        let object = native::Object::decode(body).ok()?;
-        serde_json::from_slice(&object.json).ok()
     }
 
     fn of_kind(&self, kind: &Kind) -> impl Iterator<Item = (&ObjectRef, &Entry)> {

@@ -8,7 +8,7 @@ use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
 };
-use xds_translate::ObjectRef;
+use xds_translate::{ObjectRef, native};
 
 use crate::index::Kind;
 
@@ -35,7 +35,7 @@ impl std::fmt::Debug for Event {
     /// Without the objects: one may be a Secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Apply(object) => f.debug_tuple("Apply").field(&crate::index::reference(object)).finish(),
+            Self::Apply(object) => f.debug_tuple("Apply").field(&native::object_ref(object)).finish(),
             Self::Delete(object) => f.debug_tuple("Delete").field(object).finish(),
             Self::Reset(kind, objects) => f.debug_tuple("Reset").field(kind).field(&objects.len()).finish(),
         }

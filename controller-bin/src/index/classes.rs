@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use xds_translate::ObjectRef;
 
-use super::{Index, Kind, gateways::Fault};
+use super::{Index, gateways::Fault, retain::PARAMETERS};
 use crate::provision::Parameters;
 
 /// By the name of the class.
@@ -12,12 +12,7 @@ pub(super) struct Classes(BTreeMap<String, Result<Parameters, String>>);
 
 impl Classes {
     pub(super) fn read(index: &Index) -> Self {
-        let kind = Kind { group: "gateway.networking.k8s.io".to_owned(), kind: "GatewayClass".to_owned() };
-        let classes = index.of_kind(&kind).filter_map(|(object, entry)| {
-            let class = entry.given.as_ref()?;
-            let controller = class.pointer("/spec/controllerName")?.as_str()?;
-            (controller == index.controller_name()).then(|| (object.name.clone(), parameters(index, class)))
-        });
+        let classes = ours(index).map(|(object, class)| (object.name.clone(), parameters(index, class)));
         Self(classes.collect())
     }
 
@@ -48,6 +43,33 @@ impl Classes {
     }
 }
 
+/// Whether an object holds the parameters of a class of ours.
+pub(super) fn are_parameters(index: &Index, object: &ObjectRef) -> bool {
+    object.kind == "ConfigMap"
+        && ours(index).any(|(_, class)| {
+            let text = |field: &str| class.pointer("/spec/parametersRef")?.get(field)?.as_str();
+            text("name") == Some(&object.name) && text("namespace") == Some(&object.namespace)
+        })
+}
+
+/// The GatewayClasses that are ours.
+fn ours(index: &Index) -> impl Iterator<Item = (&ObjectRef, &Value)> {
+    let classes = index.from("gateway.networking.k8s.io", "GatewayClass", "");
+    classes.filter_map(|(object, entry)| Some((object, entry.given.as_ref()?))).filter(|(_, class)| {
+        let controller = class.pointer("/spec/controllerName").and_then(Value::as_str);
+        controller == Some(index.controller_name())
+    })
+}
+
+fn config_map(namespace: &str, name: &str) -> ObjectRef {
+    ObjectRef {
+        group: String::new(),
+        kind: "ConfigMap".to_owned(),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    }
+}
+
 fn parameters(index: &Index, class: &Value) -> Result<Parameters, String> {
     let Some(reference) = class.pointer("/spec/parametersRef").filter(|value| !value.is_null()) else {
         return Ok(Parameters::default());
@@ -62,17 +84,16 @@ fn parameters(index: &Index, class: &Value) -> Result<Parameters, String> {
     if namespace.is_empty() {
         return Err("spec.parametersRef has no namespace; add that of the ConfigMap".to_owned());
     }
-    let object = ObjectRef {
-        group: String::new(),
-        kind: "ConfigMap".to_owned(),
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-    };
-    let Some(map) = index.reduced(&object) else {
+    let Some(map) = index.object(&config_map(namespace, name)) else {
         return Err(format!(
             "ConfigMap `{namespace}/{name}` does not exist; create it or change spec.parametersRef"
         ));
     };
+    if map.is_null() {
+        return Err(format!(
+            "ConfigMap `{namespace}/{name}` is larger than {PARAMETERS} bytes; take out what are no parameters"
+        ));
+    }
     if map.get("binaryData").and_then(Value::as_object).is_some_and(|data| !data.is_empty()) {
         return Err(format!(
             "ConfigMap `{namespace}/{name}` has binaryData; write the parameters as text in data"

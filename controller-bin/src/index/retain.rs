@@ -9,6 +9,8 @@ pub(super) const SLICE: &str = "EndpointSlice";
 const SERVICE_NAME: &str = "/metadata/labels/kubernetes.io~1service-name";
 /// What the names of all proxies begin with.
 const PROXIES: &str = "envoy-proxy-";
+/// How large a ConfigMap with parameters may be, in bytes of JSON: of larger ones nothing is kept.
+pub(super) const PARAMETERS: usize = 8 * 1024;
 
 /// What is kept, if anything.
 pub(super) fn given(reference: &ObjectRef, object: &Value) -> Option<Value> {
@@ -43,6 +45,13 @@ pub(super) fn given(reference: &ObjectRef, object: &Value) -> Option<Value> {
         "Service" if reference.name.starts_with(PROXIES) => {
             let balancer = object.pointer("/status/loadBalancer")?;
             Some(json!({"status": {"loadBalancer": balancer}}))
+        }
+        "ConfigMap" => {
+            let mut object = object.clone();
+            let fields = object.as_object_mut()?;
+            fields.retain(|field, _| matches!(field.as_str(), "data" | "binaryData"));
+            let is_small = object.to_string().len() <= PARAMETERS;
+            Some(if is_small { object } else { Value::Null })
         }
         SLICE if service(object)?.starts_with(PROXIES) => {
             let labels = object.pointer("/metadata/labels");

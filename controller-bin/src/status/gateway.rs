@@ -110,7 +110,8 @@ impl State<'_> {
             return no("Pending", message);
         }
         let fresh = self.observed.current_for.get(self.name).is_some_and(|current| *current < GRACE);
-        if !proxies.acknowledged.contains(&*version) && !(self.was && fresh) {
+        let acknowledged = proxies.acknowledged.contains(&*version);
+        if !(acknowledged || (self.was && fresh)) {
             return no("Pending", "no proxy has acknowledged the current configuration yet".to_owned());
         }
         if !self.has_address {

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use xds_translate::ObjectRef;
 
 use super::Write;
-use crate::{backoff::Backoff, watch::plural};
+use crate::{backoff::Backoff, provision::FIELD_MANAGER, watch::plural};
 
 /// How many are written at a time.
 const AT_ONCE: usize = 16;
@@ -125,7 +125,6 @@ fn request(write: &Write) -> Option<http::Request<Vec<u8>>> {
     };
     let url = format!("/{root}/{}{namespace}/{plural}", write.api_version);
     let body = json!({"metadata": {"resourceVersion": write.resource_version}, "status": write.status});
-    let params =
-        PatchParams { field_manager: Some("agentic-controller".to_owned()), ..PatchParams::default() };
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     kube::core::Request::new(url).patch_subresource("status", &object.name, &params, &Patch::Merge(body)).ok()
 }

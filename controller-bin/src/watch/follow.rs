@@ -9,9 +9,10 @@ use kube::{
 };
 use serde_json::Value;
 use tokio::sync::mpsc;
+use xds_translate::native;
 
 use super::{Closed, Event, Watched, pause, raw::Raw, send};
-use crate::{backoff::Backoff, index};
+use crate::backoff::Backoff;
 
 /// How often a kind is looked for whose CRD is not installed.
 const ABSENT: Duration = Duration::from_secs(1);
@@ -112,7 +113,7 @@ impl Follower {
                 }
                 Some(Ok(watcher::Event::Delete(object))) => {
                     self.backoff.reset();
-                    match index::reference(&object.into_value(&resource)) {
+                    match native::object_ref(&object.into_value(&resource)) {
                         Some(object) => send(&self.events, Event::Delete(object)).await,
                         None => Ok(()),
                     }

@@ -2,9 +2,10 @@
 use std::collections::BTreeSet;
 
 use policy_model::NamespacedName;
+use xds_translate::native;
 
 use super::{Event, kinds};
-use crate::index::{self, Kind};
+use crate::index::Kind;
 
 /// Tells when everything has been listed: before that, a policy that was not seen yet would be one that does not exist.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ impl Synced {
                 self.missing.remove(kind);
                 None
             }
-            Event::Apply(object) => index::reference(object),
+            Event::Apply(object) => native::object_ref(object),
             Event::Delete(object) => Some(object.clone()),
         };
         if let Some(secret) = secret.filter(|object| object.group.is_empty() && object.kind == "Secret") {
