@@ -1,0 +1,423 @@
+//! What separates a Pod's processes: a network namespace for each Pod; for each container namespaces of mounts, processes
+//! and host name, over a layer on `/` that takes all writes, so that the machine's own files are never touched.
+//!
+//! Everything is done by `ip`, `unshare`, `mount`, `setpriv` and their like, in one small script per container.
+use std::{
+    fmt::Write as _,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use anyhow::{Context as _, ensure};
+use k8s_openapi::api::core::v1::{Container, PodSpec, Sysctl};
+use tokio::{io::AsyncWriteExt as _, process::Command};
+
+use super::NODE_ADDRESS;
+
+/// The bridge that Pods are on.
+const BRIDGE: &str = "br0";
+
+/// A Pod's network namespace.
+#[derive(Debug, Clone)]
+pub(super) struct Network {
+    number: u16,
+    pub(super) address: Ipv4Addr,
+}
+
+impl Network {
+    /// The network of the Pod of this number, from 0: addresses go from 10.244.1.1 upward.
+    pub(super) fn new(number: u16) -> anyhow::Result<Self> {
+        let third = u8::try_from(1 + number / 254).context("no more addresses for Pods")?;
+        let fourth = u8::try_from(1 + number % 254)?;
+        Ok(Self { number, address: Ipv4Addr::new(10, 244, third, fourth) })
+    }
+
+    fn namespace(&self) -> String {
+        format!("pod-{}", self.number)
+    }
+
+    /// Makes it: joined to the bridge, loopback up, default route by the node, the Pod's own kernel settings.
+    pub(super) async fn create(&self, sysctls: &[Sysctl]) -> anyhow::Result<()> {
+        let (namespace, address, number) = (self.namespace(), self.address, self.number);
+        let outside = format!(
+            "netns add {namespace}\n\
+             link add v{number} type veth peer name eth0 netns {namespace}\n\
+             link set v{number} master {BRIDGE} up\n"
+        );
+        with_input(Command::new("ip").args(["-batch", "-"]), &outside).await?;
+        let inside = format!(
+            "link set lo up\n\
+             addr add {address}/16 dev eth0\n\
+             link set eth0 up\n\
+             route add default via {NODE_ADDRESS}\n"
+        );
+        with_input(Command::new("ip").args(["-n", &namespace, "-batch", "-"]), &inside).await?;
+        for Sysctl { name, value } in sysctls {
+            ensure!(name.starts_with("net."), "the sysctl `{name}` is not of the Pod's network");
+            let file = format!("/proc/sys/{}", name.replace('.', "/"));
+            let mut write = Command::new("nsenter");
+            write.arg(format!("--net=/run/netns/{namespace}"));
+            with_input(write.args(["sh", "-c", r#"cat > "$1""#, "sh", &file]), value).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes it, and with it the end of the cable on the bridge.
+    pub(super) async fn remove(&self) -> anyhow::Result<()> {
+        with_input(Command::new("ip").args(["netns", "delete", &self.namespace()]), "").await
+    }
+}
+
+/// Runs a program with this on its standard input; an error with what it complained about if it fails.
+async fn with_input(command: &mut Command, input: &str) -> anyhow::Result<()> {
+    let name = command.as_std().get_program().to_string_lossy().into_owned();
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("`{name}` cannot be started"))?;
+    if let Some(mut pipe) = child.stdin.take() {
+        pipe.write_all(input.as_bytes()).await.with_context(|| format!("`{name}` does not read"))?;
+    }
+    let output = child.wait_with_output().await?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "`{name}` failed: {}: {}", output.status, complaint.trim());
+    Ok(())
+}
+
+/// Runs a program; an error with what it complained about if it fails.
+pub(super) async fn succeed(command: &mut Command) -> anyhow::Result<()> {
+    with_input(command, "").await
+}
+
+/// A folder or file of the node that a container sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mount {
+    pub(super) source: PathBuf,
+    pub(super) target: PathBuf,
+    pub(super) read_only: bool,
+}
+
+/// Who a container's processes are and what they may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) user: i64,
+    pub(super) group: i64,
+    /// `fsGroup` and `supplementalGroups`.
+    pub(super) groups: Vec<i64>,
+    /// Capabilities that are kept, without `CAP_`, in small letters.
+    pub(super) capabilities: Vec<String>,
+    pub(super) no_new_privileges: bool,
+}
+
+/// What container runtimes leave to a container that says nothing.
+const DEFAULT_CAPABILITIES: [&str; 14] = [
+    "chown",
+    "dac_override",
+    "fowner",
+    "fsetid",
+    "kill",
+    "mknod",
+    "net_bind_service",
+    "net_raw",
+    "setfcap",
+    "setgid",
+    "setpcap",
+    "setuid",
+    "sys_chroot",
+    "audit_write",
+];
+
+impl Identity {
+    /// From the security contexts: the container's over the Pod's. An error for `runAsNonRoot` without another user.
+    pub(super) fn of(container: &Container, spec: &PodSpec) -> anyhow::Result<Self> {
+        let pod = spec.security_context.clone().unwrap_or_default();
+        let own = container.security_context.clone().unwrap_or_default();
+        let user = own.run_as_user.or(pod.run_as_user).unwrap_or(0);
+        let group = own.run_as_group.or(pod.run_as_group).unwrap_or(0);
+        let non_root = own.run_as_non_root.or(pod.run_as_non_root).unwrap_or(false);
+        ensure!(
+            !non_root || user != 0,
+            "container has runAsNonRoot and image will run as root: set `runAsUser`"
+        );
+        let mut groups = pod.supplemental_groups.unwrap_or_default();
+        groups.extend(pod.fs_group);
+        let spelt = |name: &String| name.to_lowercase().trim_start_matches("cap_").to_owned();
+        let change = own.capabilities.unwrap_or_default();
+        let dropped: Vec<_> = change.drop.iter().flatten().map(spelt).collect();
+        let mut capabilities: Vec<String> = if dropped.iter().any(|name| name == "all") {
+            Vec::new()
+        } else {
+            let kept = DEFAULT_CAPABILITIES.iter().filter(|name| !dropped.iter().any(|drop| drop == *name));
+            kept.map(|name| (*name).to_owned()).collect()
+        };
+        capabilities.extend(change.add.iter().flatten().map(spelt));
+        let no_new_privileges = own.allow_privilege_escalation == Some(false);
+        Ok(Self { user, group, groups, capabilities, no_new_privileges })
+    }
+
+    /// `setpriv` and its options, up to and with `--`.
+    fn setpriv(&self) -> Vec<String> {
+        let mut words = vec![
+            "setpriv".to_owned(),
+            "--reuid".to_owned(),
+            self.user.to_string(),
+            "--regid".to_owned(),
+            self.group.to_string(),
+        ];
+        if self.groups.is_empty() {
+            words.push("--clear-groups".to_owned());
+        } else {
+            let groups: Vec<_> = self.groups.iter().map(i64::to_string).collect();
+            words.extend(["--groups".to_owned(), groups.join(",")]);
+        }
+        let mut bounding = "-all".to_owned();
+        for name in &self.capabilities {
+            bounding.push_str(",+");
+            bounding.push_str(name);
+        }
+        words.push(format!("--bounding-set={bounding}"));
+        words.push("--inh-caps=-all".to_owned());
+        if self.no_new_privileges {
+            words.push("--no-new-privs".to_owned());
+        }
+        words.push("--".to_owned());
+        words
+    }
+}
+
+/// A container to be run.
+#[derive(Debug)]
+pub(super) struct Sandbox {
+    pub(super) network: Network,
+    pub(super) hostname: String,
+    /// An empty folder of the node, for the container's layer.
+    pub(super) scratch: PathBuf,
+    pub(super) mounts: Vec<Mount>,
+    pub(super) read_only_root: bool,
+    pub(super) identity: Identity,
+    pub(super) working_dir: PathBuf,
+    /// Program and arguments.
+    pub(super) command: Vec<String>,
+    pub(super) environment: Vec<String>,
+    /// Folders that another user than root must be able to pass to reach the image's programs.
+    pub(super) passable: Vec<PathBuf>,
+}
+
+impl Sandbox {
+    /// The command that runs it. The program is the only child of the process that this starts, and ends with it.
+    pub(super) fn command(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net=/run/netns/{}", self.network.namespace()))
+            .args(["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--"])
+            .args(["sh", "-eu", "-c", &self.script(), "sh"])
+            .args(self.identity.setpriv())
+            .args(["env", "-i"])
+            .args(&self.environment)
+            .args(&self.command);
+        command
+    }
+
+    /// The command that runs something else in the running container whose program has this process id, with its identity
+    /// and its environment.
+    pub(super) fn exec(&self, pid: u32, words: &[String]) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .args([
+                "--target",
+                &pid.to_string(),
+                "--mount",
+                "--uts",
+                "--pid",
+                "--net",
+                "--root",
+                "--wd",
+                "--",
+            ])
+            .args(self.identity.setpriv())
+            .args(["env", "-i"])
+            .args(&self.environment)
+            .args(words);
+        command
+    }
+
+    /// Makes the container's root and leaves the words that follow it (`setpriv`, the program) to be run in it.
+    ///
+    /// Paths of mounts are made *after* the root is changed, so that links in them (`/var/run`) lead where they lead in the
+    /// container and not to the machine's own files.
+    fn script(&self) -> String {
+        let mut script = String::new();
+        let mut line = |line: String| {
+            script.push_str(&line);
+            script.push('\n');
+        };
+        line(format!("cd {}", quoted(&self.scratch)));
+        line("mount -t tmpfs -o mode=0755 tmpfs .".into());
+        // The working folder is looked up again: it is now the new file system's.
+        line(format!("cd {}", quoted(&self.scratch)));
+        line("mkdir upper work root".into());
+        line("mount -t overlay -o lowerdir=/,upperdir=upper,workdir=work overlay root".into());
+        line("cd root".into());
+        line("mkdir -p .node".into());
+        line("pivot_root . .node".into());
+        line("cd /".into());
+        line("mount -t proc proc /proc".into());
+        line("mount --rbind /.node/sys /sys".into());
+        line("mount --rbind /.node/dev /dev".into());
+        line("mount -t tmpfs -o mode=1777 tmpfs /dev/shm".into());
+        line("mount --bind /.node/etc/hosts /etc/hosts".into());
+        // Nothing answers there, at once: names come from the hosts file.
+        line("rm -f /etc/resolv.conf".into());
+        line(format!("echo nameserver {NODE_ADDRESS} > /etc/resolv.conf"));
+        line(format!("echo {} > /proc/sys/kernel/hostname", quoted(Path::new(&self.hostname))));
+        for folder in &self.passable {
+            line(format!("chmod a+x {}", quoted(folder)));
+        }
+        let mut mounts: Vec<_> = self.mounts.iter().collect();
+        mounts.sort_by_key(|mount| mount.target.components().count());
+        for mount in mounts {
+            let target = quoted(&mount.target);
+            let source = mount.source.strip_prefix("/").unwrap_or(&mount.source);
+            let source = quoted(&Path::new("/.node").join(source));
+            line(format!(
+                "if [ -d {source} ]; then mkdir -p {target}; else mkdir -p \"$(dirname -- {target})\"; \
+                 [ -e {target} ] || : > {target}; fi"
+            ));
+            line(format!("mount --bind {source} {target}"));
+            if mount.read_only {
+                line(format!("mount -o remount,bind,ro {target}"));
+            }
+        }
+        let working_dir = quoted(&self.working_dir);
+        line(format!("mkdir -p {working_dir}"));
+        line("umount -l /.node".into());
+        line("rmdir /.node".into());
+        if self.read_only_root {
+            line("mount -o remount,bind,ro /".into());
+        }
+        line(format!("cd {working_dir}"));
+        let _ = write!(script, "exec \"$@\"");
+        script
+    }
+}
+
+/// As one word of a shell.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"))
+}
+
+/// The folders on the way to the files that an image's words name, and to what links there lead to.
+pub(super) fn passable(words: &[String]) -> Vec<PathBuf> {
+    let mut folders = Vec::new();
+    for word in words {
+        let path = Path::new(word);
+        if !path.is_absolute() || !path.exists() {
+            continue;
+        }
+        let real = path.canonicalize().unwrap_or_default();
+        for path in [path, &real] {
+            folders.extend(path.ancestors().skip(1).map(Path::to_owned));
+        }
+    }
+    folders.retain(|folder| folder.parent().is_some());
+    folders.sort();
+    folders.dedup();
+    folders
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_address(number: u16, expected: Option<[u8; 4]>) {
+        let address = Network::new(number).ok().map(|network| network.address.octets());
+        assert_eq!(address, expected, "{number}");
+    }
+
+    #[test]
+    fn addresses() {
+        check_address(0, Some([10, 244, 1, 1]));
+        check_address(253, Some([10, 244, 1, 254]));
+        check_address(254, Some([10, 244, 2, 1]));
+        check_address(254 * 255 - 1, Some([10, 244, 255, 254]));
+        check_address(254 * 255, None);
+    }
+
+    #[track_caller]
+    fn check_identity(pod: serde_json::Value, own: serde_json::Value, expected: Result<&str, &str>) {
+        let spec: PodSpec =
+            serde_json::from_value(serde_json::json!({"containers": [], "securityContext": pod})).unwrap();
+        let container: Container =
+            serde_json::from_value(serde_json::json!({"name": "c", "securityContext": own})).unwrap();
+        let got = Identity::of(&container, &spec).map(|identity| identity.setpriv().join(" "));
+        match (got, expected) {
+            (Ok(got), Ok(expected)) => assert_eq!(got, expected),
+            (Err(got), Err(expected)) => assert!(got.to_string().contains(expected), "{got}"),
+            (got, expected) => panic!("{got:?} instead of {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn identities() {
+        use serde_json::json;
+        check_identity(
+            json!({}),
+            json!({"capabilities": {"drop": ["ALL"]}}),
+            Ok("setpriv --reuid 0 --regid 0 --clear-groups --bounding-set=-all --inh-caps=-all --"),
+        );
+        check_identity(
+            json!({"runAsUser": 1, "runAsGroup": 2, "fsGroup": 3, "supplementalGroups": [4]}),
+            json!({
+                "runAsUser": 65532, "allowPrivilegeEscalation": false, "runAsNonRoot": true,
+                "capabilities": {"drop": ["all"], "add": ["NET_BIND_SERVICE"]},
+            }),
+            Ok("setpriv --reuid 65532 --regid 2 --groups 4,3 --bounding-set=-all,+net_bind_service \
+                --inh-caps=-all --no-new-privs --"),
+        );
+        check_identity(
+            json!({}),
+            json!({"capabilities": {"drop": [
+                "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_RAW", "SETFCAP", "SETGID",
+                "SETPCAP", "SETUID", "CAP_SYS_CHROOT",
+            ]}}),
+            Ok("setpriv --reuid 0 --regid 0 --clear-groups \
+                --bounding-set=-all,+net_bind_service,+audit_write --inh-caps=-all --"),
+        );
+        check_identity(json!({"runAsNonRoot": true}), json!({}), Err("runAsNonRoot"));
+        check_identity(
+            json!({"runAsNonRoot": true}),
+            json!({"runAsNonRoot": false}),
+            Ok(
+                "setpriv --reuid 0 --regid 0 --clear-groups --bounding-set=-all,+chown,+dac_override,+fowner,+fsetid,\
+             +kill,+mknod,+net_bind_service,+net_raw,+setfcap,+setgid,+setpcap,+setuid,+sys_chroot,+audit_write \
+             --inh-caps=-all --",
+            ),
+        );
+    }
+
+    #[test]
+    fn words_are_quoted() {
+        assert_eq!(quoted(Path::new("/a b/$(c)'d")), r"'/a b/$(c)'\''d'");
+    }
+
+    #[test]
+    fn ways_to_programs() {
+        let folder = tempfile::tempdir().unwrap();
+        let real = folder.path().canonicalize().unwrap().join("real");
+        std::fs::create_dir(&real).unwrap();
+        std::fs::write(real.join("program"), "").unwrap();
+        let links = folder.path().canonicalize().unwrap().join("links");
+        std::fs::create_dir(&links).unwrap();
+        std::os::unix::fs::symlink(real.join("program"), links.join("program")).unwrap();
+        let words =
+            [links.join("program").to_string_lossy().into_owned(), "relative/x".into(), "/no/where".into()];
+        let folders = passable(&words);
+        assert!(folders.contains(&real) && folders.contains(&links), "{folders:?}");
+        assert!(!folders.iter().any(|folder| folder.starts_with("/no") || folder == Path::new("/")));
+    }
+}
