@@ -1,0 +1,78 @@
+//! Provisions proxies, while this replica leads.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use policy_model::NamespacedName;
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    lease::Membership,
+    provision::{Provisioner, Proxy, Settings},
+};
+
+/// How often everything is applied again, whatever somebody did to it.
+const AGAIN: Duration = Duration::from_secs(30);
+/// How soon something that failed is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Runs until the process ends.
+pub(super) async fn provision(
+    client: kube::Client,
+    settings: Settings,
+    mut wanted: watch::Receiver<BTreeMap<NamespacedName, Proxy>>,
+    mut membership: watch::Receiver<Membership>,
+    failures: watch::Sender<BTreeMap<NamespacedName, String>>,
+) -> anyhow::Result<()> {
+    let provisioner = Provisioner::new(client, settings);
+    let mut applied: BTreeMap<NamespacedName, Proxy> = BTreeMap::new();
+    let mut failed: BTreeSet<NamespacedName> = BTreeSet::new();
+    let mut again = Instant::now() + AGAIN;
+    loop {
+        let wake = if failed.is_empty() { again } else { again.min(Instant::now() + RETRY) };
+        tokio::select! {
+            changed = wanted.changed() => changed.context("the reconciliation ended")?,
+            changed = membership.changed() => changed.context("the leases ended")?,
+            () = tokio::time::sleep_until(wake) => {}
+        }
+        if !membership.borrow_and_update().leader {
+            // Whoever leads next may have changed things: all is applied again on gaining leadership.
+            applied.clear();
+            failed.clear();
+            failures.send_if_modified(|failures| !std::mem::take(failures).is_empty());
+            continue;
+        }
+        if again <= Instant::now() {
+            applied.clear();
+            again = Instant::now() + AGAIN;
+        }
+        let proxies = wanted.borrow_and_update().clone();
+        applied.retain(|gateway, proxy| proxies.get(gateway) == Some(proxy));
+        failed.clear();
+        let mut messages = BTreeMap::new();
+        for (gateway, proxy) in proxies {
+            if applied.contains_key(&gateway) {
+                continue;
+            }
+            match provisioner.apply(&proxy).await {
+                Ok(()) => {
+                    applied.insert(gateway, proxy);
+                }
+                Err(message) => {
+                    tracing::warn!(%gateway, message, "its proxies cannot be provisioned");
+                    failed.insert(gateway.clone());
+                    messages.insert(gateway, message);
+                }
+            }
+        }
+        failures.send_if_modified(|before| {
+            let differ = *before != messages;
+            if differ {
+                *before = messages;
+            }
+            differ
+        });
+    }
+}

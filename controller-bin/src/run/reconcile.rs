@@ -1,0 +1,255 @@
+//! From events to what follows from them: configurations of proxies, identities to admit, proxies to run, statuses.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use policy_model::NamespacedName;
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+use xds_server::{Cache, Resource, ResourceSet};
+use xds_translate::native;
+
+use super::{admit::Admitted, group, health::Health, metrics::Metrics};
+use crate::{
+    identity::{Serving, session_keys},
+    index::{Index, Outcome},
+    lease::Membership,
+    provision::Proxy,
+    status::{self, Observed, Proxies},
+    watch::{Event, Synced},
+};
+
+/// What the reconciler listens to.
+pub(super) struct Inputs {
+    pub(super) events: mpsc::Receiver<Event>,
+    pub(super) serving: watch::Receiver<Option<Serving>>,
+    pub(super) membership: watch::Receiver<Membership>,
+    /// What proxies said to this replica.
+    pub(super) published: watch::Receiver<BTreeMap<NamespacedName, Proxies>>,
+    /// What provisioning could not do.
+    pub(super) provisioning: watch::Receiver<BTreeMap<NamespacedName, String>>,
+}
+
+/// Holds the index, and tells everybody else what follows from it.
+pub(super) struct Reconciler {
+    pub(super) index: Index,
+    pub(super) cache: Cache,
+    pub(super) admitted: Admitted,
+    pub(super) health: Arc<Health>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) secrets: watch::Sender<BTreeSet<NamespacedName>>,
+    pub(super) gateways: watch::Sender<BTreeSet<NamespacedName>>,
+    pub(super) proxies: watch::Sender<BTreeMap<NamespacedName, Proxy>>,
+    pub(super) writes: watch::Sender<Arc<[status::Write]>>,
+}
+
+/// At most this many events are taken up before what follows from them is computed, so that a flood delays nobody for ever.
+const AT_ONCE: usize = 4096;
+
+impl Reconciler {
+    /// Runs until the process ends.
+    pub(super) async fn run(mut self, mut inputs: Inputs) -> anyhow::Result<()> {
+        let mut synced = Synced::default();
+        let mut outcome: Option<Outcome> = None;
+        let mut current = Current::default();
+        let mut batch = Vec::new();
+        loop {
+            let mut resolve_again = false;
+            tokio::select! {
+                count = inputs.events.recv_many(&mut batch, AT_ONCE) => {
+                    anyhow::ensure!(count > 0, "the watches ended");
+                    for event in batch.drain(..) {
+                        self.metrics.events.inc();
+                        synced.see(&event);
+                        resolve_again |= self.take_up(&event);
+                    }
+                }
+                changed = inputs.serving.changed() => {
+                    changed.context("the identities ended")?;
+                    resolve_again = true;
+                }
+                changed = inputs.membership.changed() => changed.context("the leases ended")?,
+                changed = inputs.published.changed() => changed.context("the reports ended")?,
+                changed = inputs.provisioning.changed() => changed.context("the provisioning ended")?,
+                () = current.settled() => {}
+            }
+            if !synced.kinds() {
+                continue;
+            }
+            if resolve_again || outcome.is_none() {
+                let started = Instant::now();
+                // The index is large and the work is pure: other tasks of this thread need not wait for it.
+                let next = tokio::task::block_in_place(|| self.index.outcome());
+                self.metrics.reconciliations.observe(started.elapsed().as_secs_f64());
+                self.secrets.send_if_modified(|wanted| replace(wanted, &next.secrets));
+                outcome = Some(next);
+            }
+            let (Some(outcome), true) = (&outcome, synced.secrets()) else { continue };
+            let serving = inputs.serving.borrow_and_update().clone();
+            if let Some(serving) = serving {
+                self.publish(outcome, &serving, &mut current);
+                self.health.become_reconciled();
+            }
+            let membership = inputs.membership.borrow_and_update().clone();
+            self.metrics.leader.set(u64::from(membership.leader));
+            let observed = Observed {
+                proxies: merged(&membership.proxies, &inputs.published.borrow_and_update()),
+                provisioning: inputs.provisioning.borrow_and_update().clone(),
+                current_since: current.ages(),
+            };
+            let now = jiff::Timestamp::now();
+            let writes = tokio::task::block_in_place(|| {
+                status::writes(
+                    &self.index,
+                    outcome,
+                    &observed,
+                    &now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+                )
+            });
+            self.writes.send_if_modified(|before| {
+                let differ = **before != *writes;
+                if differ {
+                    *before = writes.into();
+                }
+                differ
+            });
+        }
+    }
+
+    /// Whether something that matters changed.
+    fn take_up(&mut self, event: &Event) -> bool {
+        match event {
+            Event::Apply(object) => self.index.apply(object),
+            Event::Delete(object) => self.index.delete(object),
+            Event::Reset(kind, objects) => self.index.reset(kind, objects),
+        }
+    }
+
+    /// Tells the discovery service, the signer and the provisioner.
+    fn publish(&self, outcome: &Outcome, serving: &Serving, current: &mut Current) {
+        let gateways: BTreeSet<_> = outcome.gateways.keys().cloned().collect();
+        // Who is gone is told before its configuration is taken away, who is new after it is there.
+        for gone in self.gateways.borrow().difference(&gateways) {
+            self.cache.remove(&group(gone));
+        }
+        for (gateway, result) in &outcome.gateways {
+            let keys = native::SessionKeys {
+                keys: session_keys(&serving.seeds, gateway).iter().map(|key| key.to_vec()).collect(),
+            };
+            let keys = Resource::new(prost::Message::encode_to_vec(&keys));
+            let mut set = ResourceSet::clone(&result.resources);
+            set.types.insert(native::SESSION_KEYS.into(), BTreeMap::from([(SESSION_KEYS_NAME.into(), keys)]));
+            self.cache.publish(&group(gateway), Arc::new(set));
+        }
+        self.admitted.set(&gateways);
+        current.note(outcome);
+        self.metrics.gateways.set(u64::try_from(gateways.len()).unwrap_or(u64::MAX));
+        self.gateways.send_if_modified(|before| replace(before, &gateways));
+        let proxies: BTreeMap<_, _> = outcome
+            .gateways
+            .iter()
+            .filter_map(|(gateway, result)| Some((gateway.clone(), result.proxy.clone().ok()?)))
+            .collect();
+        self.proxies.send_if_modified(|before| replace(before, &proxies));
+    }
+}
+
+/// The one resource of its type.
+const SESSION_KEYS_NAME: &str = "session-keys";
+
+fn replace<T: PartialEq + Clone>(before: &mut T, now: &T) -> bool {
+    let differ = before != now;
+    if differ {
+        before.clone_from(now);
+    }
+    differ
+}
+
+/// What all replicas heard, what this one heard last included.
+fn merged(
+    others: &BTreeMap<NamespacedName, Proxies>,
+    own: &BTreeMap<NamespacedName, Proxies>,
+) -> BTreeMap<NamespacedName, Proxies> {
+    let mut all = others.clone();
+    for (gateway, heard) in own {
+        let proxies = all.entry(gateway.clone()).or_default();
+        proxies.acknowledged.extend(heard.acknowledged.iter().cloned());
+        for refused in &heard.refused {
+            if !proxies.refused.contains(refused) {
+                proxies.refused.push(refused.clone());
+            }
+        }
+    }
+    all
+}
+
+/// Since when each Gateway's configuration is the current one: a status that waits for proxies to acknowledge it is not
+/// taken back at once.
+#[derive(Debug, Default)]
+struct Current {
+    versions: BTreeMap<NamespacedName, (Arc<str>, Instant)>,
+}
+
+/// How long proxies may take to acknowledge before a Gateway that was programmed no longer counts as such.
+const GRACE: Duration = Duration::from_secs(5);
+
+impl Current {
+    fn note(&mut self, outcome: &Outcome) {
+        let now = Instant::now();
+        let before = std::mem::take(&mut self.versions);
+        for (gateway, result) in &outcome.gateways {
+            let version = result.resources.version_of(native::OBJECT);
+            let since = match before.get(gateway) {
+                Some((same, since)) if *same == version => *since,
+                _ => now,
+            };
+            self.versions.insert(gateway.clone(), (version, since));
+        }
+    }
+
+    fn ages(&self) -> BTreeMap<NamespacedName, Duration> {
+        self.versions.iter().map(|(gateway, (_, since))| (gateway.clone(), since.elapsed())).collect()
+    }
+
+    /// Completes when the next grace ends; never where none runs.
+    async fn settled(&self) {
+        let now = Instant::now();
+        let ends = self.versions.values().map(|(_, since)| *since + GRACE).filter(|end| *end > now).min();
+        match ends {
+            Some(end) => tokio::time::sleep_until(end).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Tells what proxies say to this replica's discovery service, whenever it changes.
+pub(super) async fn report(
+    cache: Cache,
+    published: watch::Sender<BTreeMap<NamespacedName, Proxies>>,
+) -> anyhow::Result<()> {
+    let mut changed = cache.reports_changed();
+    loop {
+        let mut all: BTreeMap<NamespacedName, Proxies> = BTreeMap::new();
+        for report in cache.reports() {
+            let Some((namespace, name)) = report.group.split_once('/') else { continue };
+            let proxies = all.entry(NamespacedName::new(namespace, name)).or_default();
+            if let Some(version) = report.acknowledged.get(native::OBJECT) {
+                proxies.acknowledged.insert(version.to_string());
+            }
+            if let Some(nack) = report.refused.get(native::OBJECT) {
+                proxies.refused.push((nack.version.to_string(), nack.message.clone()));
+            }
+        }
+        for proxies in all.values_mut() {
+            proxies.refused.sort();
+            proxies.refused.dedup();
+        }
+        published.send_if_modified(|before| replace(before, &all));
+        changed.changed().await.context("the discovery service's cache is gone")?;
+    }
+}
