@@ -4,6 +4,7 @@ mod crds;
 mod faults;
 mod identity;
 mod latency;
+mod probe;
 mod scale;
 mod story;
 mod world;

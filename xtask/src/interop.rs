@@ -13,7 +13,7 @@ pub(crate) mod peers;
 pub(crate) mod process;
 mod quickstart;
 pub(crate) mod report;
-mod session;
+pub(crate) mod session;
 mod upstream;
 
 use std::{

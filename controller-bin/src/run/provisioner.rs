@@ -26,7 +26,6 @@ pub(super) async fn provision(
     mut membership: watch::Receiver<Membership>,
     failures: watch::Sender<BTreeMap<NamespacedName, String>>,
 ) -> anyhow::Result<()> {
-    let provisioner = Provisioner::new(client, settings);
     let mut applied: BTreeMap<NamespacedName, Proxy> = BTreeMap::new();
     let mut failed: BTreeSet<NamespacedName> = BTreeSet::new();
     let mut again = Instant::now() + AGAIN;
@@ -56,7 +55,7 @@ pub(super) async fn provision(
             if applied.contains_key(&gateway) {
                 continue;
             }
-            match provisioner.apply(&proxy).await {
+            match provision::apply(&client, &proxy, &settings).await {
                 Ok(()) => {
                     applied.insert(gateway, proxy);
                 }
