@@ -229,10 +229,13 @@ async fn discover(
     mut stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     health.reconciled().await;
-    let first = serving.wait_for(Option::is_some).await.context("the identities ended")?;
-    let Some(first) = first.as_ref().map(|serving| Arc::clone(&serving.tls)) else {
-        anyhow::bail!("no certificate to serve with");
-    };
+    let first = serving
+        .wait_for(Option::is_some)
+        .await
+        .context("the identities ended")?
+        .as_ref()
+        .map(|serving| Arc::clone(&serving.tls))
+        .context("no certificate to serve with")?;
     let (tls, configs) = watch::channel(first);
     health.become_ready();
     tracing::info!(address = %listener.local_addr().context("the discovery socket has no address")?, "ready");

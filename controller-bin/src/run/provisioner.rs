@@ -10,7 +10,7 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     lease::Membership,
-    provision::{Provisioner, Proxy, Settings},
+    provision::{self, Proxy, Settings},
 };
 
 /// How often everything is applied again, whatever somebody did to it.

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::Context as _;
 use policy_model::NamespacedName;
+use prost::Message as _;
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -54,45 +55,38 @@ const AT_ONCE: usize = 4096;
 impl Reconciler {
     /// Runs until the process ends.
     pub(super) async fn run(mut self, mut inputs: Inputs) -> anyhow::Result<()> {
-        let mut synced = Synced::default();
-        let mut outcome: Option<Outcome> = None;
+        let mut synced = Synced::new();
         let mut current = Current::default();
         let mut batch = Vec::new();
         loop {
-            let mut resolve_again = false;
             tokio::select! {
                 count = inputs.events.recv_many(&mut batch, AT_ONCE) => {
                     anyhow::ensure!(count > 0, "the watches ended");
                     for event in batch.drain(..) {
                         self.metrics.events.inc();
                         synced.see(&event);
-                        resolve_again |= self.take_up(&event);
+                        self.take_up(&event);
                     }
                 }
-                changed = inputs.serving.changed() => {
-                    changed.context("the identities ended")?;
-                    resolve_again = true;
-                }
+                changed = inputs.serving.changed() => changed.context("the identities ended")?,
                 changed = inputs.membership.changed() => changed.context("the leases ended")?,
                 changed = inputs.published.changed() => changed.context("the reports ended")?,
                 changed = inputs.provisioning.changed() => changed.context("the provisioning ended")?,
                 () = current.settled() => {}
             }
-            if !synced.kinds() {
+            if !synced.is_listed() {
                 continue;
             }
-            if resolve_again || outcome.is_none() {
-                let started = Instant::now();
-                // The index is large and the work is pure: other tasks of this thread need not wait for it.
-                let next = tokio::task::block_in_place(|| self.index.outcome());
-                self.metrics.reconciliations.observe(started.elapsed().as_secs_f64());
-                self.secrets.send_if_modified(|wanted| replace(wanted, &next.secrets));
-                outcome = Some(next);
+            let started = Instant::now();
+            // The index may be large and the work is pure: the other tasks of this thread need not wait for it.
+            let outcome = tokio::task::block_in_place(|| self.index.outcome());
+            self.secrets.send_if_modified(|wanted| replace(wanted, &outcome.secrets));
+            if !synced.is_done(&outcome.secrets) {
+                continue;
             }
-            let (Some(outcome), true) = (&outcome, synced.secrets()) else { continue };
             let serving = inputs.serving.borrow_and_update().clone();
             if let Some(serving) = serving {
-                self.publish(outcome, &serving, &mut current);
+                self.publish(&outcome, &serving, &mut current);
                 self.health.become_reconciled();
             }
             let membership = inputs.membership.borrow_and_update().clone();
@@ -102,15 +96,10 @@ impl Reconciler {
                 provisioning: inputs.provisioning.borrow_and_update().clone(),
                 current_since: current.ages(),
             };
-            let now = jiff::Timestamp::now();
-            let writes = tokio::task::block_in_place(|| {
-                status::writes(
-                    &self.index,
-                    outcome,
-                    &observed,
-                    &now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-                )
-            });
+            let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+            let writes =
+                tokio::task::block_in_place(|| status::writes(&self.index, &outcome, &observed, &now));
+            self.metrics.reconciliations.observe(started.elapsed().as_secs_f64());
             self.writes.send_if_modified(|before| {
                 let differ = **before != *writes;
                 if differ {
@@ -121,7 +110,6 @@ impl Reconciler {
         }
     }
 
-    /// Whether something that matters changed.
     fn take_up(&mut self, event: &Event) -> bool {
         match event {
             Event::Apply(object) => self.index.apply(object),
@@ -133,21 +121,23 @@ impl Reconciler {
     /// Tells the discovery service, the signer and the provisioner.
     fn publish(&self, outcome: &Outcome, serving: &Serving, current: &mut Current) {
         let gateways: BTreeSet<_> = outcome.gateways.keys().cloned().collect();
-        // Who is gone is told before its configuration is taken away, who is new after it is there.
-        for gone in self.gateways.borrow().difference(&gateways) {
-            self.cache.remove(&group(gone));
-        }
         for (gateway, result) in &outcome.gateways {
+            if !current.note(gateway, &result.resources, &serving.seeds) {
+                continue;
+            }
             let keys = native::SessionKeys {
                 keys: session_keys(&serving.seeds, gateway).iter().map(|key| key.to_vec()).collect(),
             };
-            let keys = Resource::new(prost::Message::encode_to_vec(&keys));
+            let keys = Resource::new(keys.encode_to_vec());
             let mut set = ResourceSet::clone(&result.resources);
             set.types.insert(native::SESSION_KEYS.into(), BTreeMap::from([(SESSION_KEYS_NAME.into(), keys)]));
             self.cache.publish(&group(gateway), Arc::new(set));
         }
+        // Who is new is admitted after there is something to get, who is gone is refused before it is taken away.
         self.admitted.set(&gateways);
-        current.note(outcome);
+        for gone in current.gone(&gateways) {
+            self.cache.remove(&group(&gone));
+        }
         self.metrics.gateways.set(u64::try_from(gateways.len()).unwrap_or(u64::MAX));
         self.gateways.send_if_modified(|before| replace(before, &gateways));
         let proxies: BTreeMap<_, _> = outcome
@@ -188,38 +178,63 @@ fn merged(
     all
 }
 
-/// Since when each Gateway's configuration is the current one: a status that waits for proxies to acknowledge it is not
-/// taken back at once.
+/// What each Gateway's proxies are to have, and since when: a status that waits for them is not taken back at once.
 #[derive(Debug, Default)]
 struct Current {
-    versions: BTreeMap<NamespacedName, (Arc<str>, Instant)>,
+    gateways: BTreeMap<NamespacedName, Published>,
+}
+
+#[derive(Debug)]
+struct Published {
+    resources: Arc<ResourceSet>,
+    seeds: Arc<[[u8; 32]]>,
+    since: Instant,
 }
 
 /// How long proxies may take to acknowledge before a Gateway that was programmed no longer counts as such.
 const GRACE: Duration = Duration::from_secs(5);
 
 impl Current {
-    fn note(&mut self, outcome: &Outcome) {
-        let now = Instant::now();
-        let before = std::mem::take(&mut self.versions);
-        for (gateway, result) in &outcome.gateways {
-            let version = result.resources.version_of(native::OBJECT);
-            let since = match before.get(gateway) {
-                Some((same, since)) if *same == version => *since,
-                _ => now,
-            };
-            self.versions.insert(gateway.clone(), (version, since));
+    /// Whether it differs from what was published.
+    fn note(
+        &mut self,
+        gateway: &NamespacedName,
+        resources: &Arc<ResourceSet>,
+        seeds: &Arc<[[u8; 32]]>,
+    ) -> bool {
+        let before = self.gateways.get(gateway);
+        let same_resources = before.is_some_and(|before| Arc::ptr_eq(&before.resources, resources));
+        if same_resources && before.is_some_and(|before| before.seeds == *seeds) {
+            return false;
         }
+        let since = match before {
+            Some(before) if same_resources => before.since,
+            _ => Instant::now(),
+        };
+        let published = Published { resources: Arc::clone(resources), seeds: Arc::clone(seeds), since };
+        self.gateways.insert(gateway.clone(), published);
+        true
+    }
+
+    /// Forgets those that are not among the given ones, and tells which these were.
+    fn gone(&mut self, left: &BTreeSet<NamespacedName>) -> Vec<NamespacedName> {
+        let gone: Vec<_> = self.gateways.keys().filter(|gateway| !left.contains(*gateway)).cloned().collect();
+        self.gateways.retain(|gateway, _| left.contains(gateway));
+        gone
     }
 
     fn ages(&self) -> BTreeMap<NamespacedName, Duration> {
-        self.versions.iter().map(|(gateway, (_, since))| (gateway.clone(), since.elapsed())).collect()
+        self.gateways
+            .iter()
+            .map(|(gateway, published)| (gateway.clone(), published.since.elapsed()))
+            .collect()
     }
 
     /// Completes when the next grace ends; never where none runs.
     async fn settled(&self) {
         let now = Instant::now();
-        let ends = self.versions.values().map(|(_, since)| *since + GRACE).filter(|end| *end > now).min();
+        let ends =
+            self.gateways.values().map(|published| published.since + GRACE).filter(|end| *end > now).min();
         match ends {
             Some(end) => tokio::time::sleep_until(end).await,
             None => std::future::pending().await,
