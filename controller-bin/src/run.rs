@@ -27,7 +27,7 @@ use tracing_subscriber::EnvFilter;
 use xds_server::Cache;
 
 use self::{admit::Admitted, health::Health, metrics::Metrics, reconcile::Reconciler, supervise::Supervised};
-use crate::{identity, index, lease, lease::Membership, provision, watch as watches};
+use crate::{identity, index, lease, lease::Membership, provision, status, watch as watches};
 
 /// Events that may wait between the watches and the index.
 const EVENTS: usize = 1024;
@@ -166,6 +166,7 @@ async fn serve(args: &RunArgs) -> anyhow::Result<()> {
     let (gateways, served) = watch::channel(BTreeSet::new());
     let (serving, server) = watch::channel(None);
     let (proxies, to_provision) = watch::channel(BTreeMap::new());
+    let (finalizers, to_release) = watch::channel(Arc::default());
     let (failures, provisioning) = watch::channel(BTreeMap::new());
     let (writes, to_write) = watch::channel(Arc::default());
 
@@ -188,10 +189,14 @@ async fn serve(args: &RunArgs) -> anyhow::Result<()> {
         ),
     );
     tasks.spawn("reports", reconcile::report(cache.clone(), published.clone()));
-    tasks.spawn("statuses", statuses::write(client.clone(), to_write, members.clone(), Arc::clone(&metrics)));
+    let (written, counted) = (client.clone(), Arc::clone(&metrics));
+    tasks.spawn("statuses", async move {
+        status::write_all(written, to_write, move |result| counted.status(result)).await;
+        Ok(())
+    });
     tasks.spawn(
         "proxies",
-        provisioner::provision(client, provision_settings(args)?, to_provision, members.clone(), failures),
+        provisioner::provision(client, provision_settings(args)?, to_provision, to_release, members.clone(), failures),
     );
     let reconciler = Reconciler {
         index: index::Index::new(index::Settings { options: options(args) }),
@@ -202,6 +207,7 @@ async fn serve(args: &RunArgs) -> anyhow::Result<()> {
         secrets,
         gateways,
         proxies,
+        finalizers,
         writes,
     };
     tasks.spawn(

@@ -1,11 +1,13 @@
 //! Provisions proxies, while this replica leads.
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::Context as _;
 use policy_model::NamespacedName;
+use serde_json::Value;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
@@ -23,6 +25,7 @@ pub(super) async fn provision(
     client: kube::Client,
     settings: Settings,
     mut wanted: watch::Receiver<BTreeMap<NamespacedName, Proxy>>,
+    mut finalizers: watch::Receiver<Arc<[Value]>>,
     mut membership: watch::Receiver<Membership>,
     failures: watch::Sender<BTreeMap<NamespacedName, String>>,
 ) -> anyhow::Result<()> {
@@ -33,6 +36,7 @@ pub(super) async fn provision(
         let wake = if failed.is_empty() { again } else { again.min(Instant::now() + RETRY) };
         tokio::select! {
             changed = wanted.changed() => changed.context("the reconciliation ended")?,
+            changed = finalizers.changed() => changed.context("the reconciliation ended")?,
             changed = membership.changed() => changed.context("the leases ended")?,
             () = tokio::time::sleep_until(wake) => {}
         }
@@ -42,6 +46,12 @@ pub(super) async fn provision(
             failed.clear();
             failures.send_if_modified(|failures| !std::mem::take(failures).is_empty());
             continue;
+        }
+        let with_finalizers = Arc::clone(&finalizers.borrow_and_update());
+        for object in with_finalizers.iter() {
+            if let Err(message) = provision::release(&client, object).await {
+                tracing::warn!(message, "a finalizer of another implementation stays; trying again");
+            }
         }
         if again <= Instant::now() {
             applied.clear();

@@ -8,6 +8,7 @@ use std::{
 use anyhow::Context as _;
 use policy_model::NamespacedName;
 use prost::Message as _;
+use serde_json::Value;
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -46,6 +47,8 @@ pub(super) struct Reconciler {
     pub(super) secrets: watch::Sender<BTreeSet<NamespacedName>>,
     pub(super) gateways: watch::Sender<BTreeSet<NamespacedName>>,
     pub(super) proxies: watch::Sender<BTreeMap<NamespacedName, Proxy>>,
+    /// Objects of ours that have finalizers.
+    pub(super) finalizers: watch::Sender<Arc<[Value]>>,
     pub(super) writes: watch::Sender<Arc<[status::Write]>>,
 }
 
@@ -94,19 +97,17 @@ impl Reconciler {
             let observed = Observed {
                 proxies: merged(&membership.proxies, &inputs.published.borrow_and_update()),
                 provisioning: inputs.provisioning.borrow_and_update().clone(),
-                current_since: current.ages(),
+                current_for: current.ages(),
             };
             let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-            let writes =
-                tokio::task::block_in_place(|| status::writes(&self.index, &outcome, &observed, &now));
+            // Only the leader writes; it begins with all that differs.
+            let writes = match membership.leader {
+                true => tokio::task::block_in_place(|| status::writes(&self.index, &outcome, &observed, &now)),
+                false => Vec::new(),
+            };
             self.metrics.reconciliations.observe(started.elapsed().as_secs_f64());
-            self.writes.send_if_modified(|before| {
-                let differ = **before != *writes;
-                if differ {
-                    *before = writes.into();
-                }
-                differ
-            });
+            self.writes.send_if_modified(|before| replace(before, &writes.into()));
+            self.finalizers.send_if_modified(|before| replace(before, &self.with_finalizers(&outcome)));
         }
     }
 
@@ -116,6 +117,21 @@ impl Reconciler {
             Event::Delete(object) => self.index.delete(object),
             Event::Reset(kind, objects) => self.index.reset(kind, objects),
         }
+    }
+
+    /// Objects that have a status of ours, and finalizers.
+    fn with_finalizers(&self, outcome: &Outcome) -> Arc<[Value]> {
+        let has_finalizers = |object: &&Value| {
+            object.pointer("/metadata/finalizers").and_then(Value::as_array).is_some_and(|all| !all.is_empty())
+        };
+        outcome
+            .statuses
+            .iter()
+            .filter(|status| status.scope.is_object())
+            .filter_map(|status| self.index.object(&status.object))
+            .filter(has_finalizers)
+            .cloned()
+            .collect()
     }
 
     /// Tells the discovery service, the signer and the provisioner.
@@ -191,9 +207,6 @@ struct Published {
     since: Instant,
 }
 
-/// How long proxies may take to acknowledge before a Gateway that was programmed no longer counts as such.
-const GRACE: Duration = Duration::from_secs(5);
-
 impl Current {
     /// Whether it differs from what was published.
     fn note(
@@ -234,7 +247,7 @@ impl Current {
     async fn settled(&self) {
         let now = Instant::now();
         let ends =
-            self.gateways.values().map(|published| published.since + GRACE).filter(|end| *end > now).min();
+            self.gateways.values().map(|published| published.since + status::GRACE).filter(|end| *end > now).min();
         match ends {
             Some(end) => tokio::time::sleep_until(end).await,
             None => std::future::pending().await,
