@@ -4,7 +4,6 @@ mod health;
 mod metrics;
 mod provisioner;
 mod reconcile;
-mod statuses;
 mod supervise;
 
 use std::{
@@ -155,7 +154,8 @@ async fn serve(args: &RunArgs) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on {} for --admin-addr", args.admin_addr))?;
 
     let cache = Cache::default();
-    let metrics = Arc::new(Metrics::new(cache.clone()));
+    let certificates = Arc::new(identity::Counts::default());
+    let metrics = Arc::new(Metrics::new(cache.clone(), Arc::clone(&certificates)));
     let health = Arc::new(Health::default());
     let admitted = Admitted::new(args.trust_domain.clone());
     let stop = watch::Sender::new(false);
@@ -181,7 +181,7 @@ async fn serve(args: &RunArgs) -> anyhow::Result<()> {
         "identities",
         identity::run(
             client.clone(),
-            identity_settings(args),
+            identity_settings(args, certificates),
             args.pod_name.clone(),
             members.clone(),
             served,
@@ -286,7 +286,7 @@ fn lease_settings(args: &RunArgs) -> lease::Settings {
     }
 }
 
-fn identity_settings(args: &RunArgs) -> identity::Settings {
+fn identity_settings(args: &RunArgs, counts: Arc<identity::Counts>) -> identity::Settings {
     identity::Settings {
         namespace: args.namespace.clone(),
         service_account: args.service_account.clone(),
@@ -294,6 +294,7 @@ fn identity_settings(args: &RunArgs) -> identity::Settings {
         lifetime: Duration::from_secs(24 * 60 * 60),
         dns_names: vec![service(args)],
         spread: Duration::from_secs(args.bundle_spread_seconds.into()),
+        counts,
     }
 }
 

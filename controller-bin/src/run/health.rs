@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn answers() {
-        let metrics = Metrics::new(Cache::default());
+        let metrics = Metrics::new(Cache::default(), Arc::default());
         #[track_caller]
         fn check(metrics: &Metrics, method: Method, path: &str, ready: bool, expected: u16) {
             assert_eq!(answer(&method, path, ready, metrics).status().as_u16(), expected, "{method} {path}");

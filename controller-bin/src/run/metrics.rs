@@ -1,5 +1,5 @@
 //! Metrics in the OpenMetrics text format.
-use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, atomic::AtomicU64};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -13,6 +13,8 @@ use prometheus_client::{
 };
 use xds_server::{Cache, Counts};
 
+use crate::identity;
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabel {
     result: &'static str,
@@ -24,6 +26,8 @@ pub(super) struct Metrics {
     registry: Registry,
     cache: Cache,
     discovery: Vec<(Gauge<u64, AtomicU64>, fn(&Counts) -> u64)>,
+    identities: Arc<identity::Counts>,
+    certificates: Family<ResultLabel, Gauge<u64, AtomicU64>>,
     /// Events from the API server that were taken up.
     pub(super) events: Counter,
     /// Recomputations of what follows from the objects.
@@ -34,7 +38,7 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    pub(super) fn new(cache: Cache) -> Self {
+    pub(super) fn new(cache: Cache, identities: Arc<identity::Counts>) -> Self {
         let mut registry = Registry::with_prefix("agentic_controller");
         let events = Counter::default();
         registry.register("events", "Events from the API server", events.clone());
@@ -54,6 +58,12 @@ impl Metrics {
         );
         let statuses = Family::default();
         registry.register("status_writes", "Statuses written", statuses.clone());
+        let certificates = Family::default();
+        registry.register(
+            "certificate_requests",
+            "PodCertificateRequests that were answered",
+            certificates.clone(),
+        );
         let mut discovery: Vec<(Gauge<u64, AtomicU64>, fn(&Counts) -> u64)> = Vec::new();
         let counts: [(&str, &str, fn(&Counts) -> u64); 6] = [
             ("xds_streams", "Streams that proxies opened", |counts| counts.streams),
@@ -70,7 +80,7 @@ impl Metrics {
             registry.register(name, help, gauge.clone());
             discovery.push((gauge, value));
         }
-        Self { registry, cache, discovery, events, reconciliations, gateways, leader, statuses }
+        Self { registry, cache, discovery, identities, certificates, events, reconciliations, gateways, leader, statuses }
     }
 
     /// A status was written, or not.
@@ -83,6 +93,13 @@ impl Metrics {
         let counts = self.cache.counts();
         for (gauge, value) in &self.discovery {
             gauge.set(value(&counts));
+        }
+        for (result, count) in [
+            ("issued", self.identities.issued()),
+            ("denied", self.identities.denied()),
+            ("failed", self.identities.failed()),
+        ] {
+            self.certificates.get_or_create(&ResultLabel { result }).set(count);
         }
         let mut text = String::new();
         if text::encode(&mut text, &self.registry).is_err() {

@@ -24,8 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What became of a write.
 enum Done {
-    /// It is written, or can never be as it stands: it is not tried again.
-    Settled,
+    /// It is as wanted.
+    Written,
+    /// It can never be written as it stands: it is not tried again.
+    Dropped,
     /// The API server could not: it is tried again.
     Failed,
 }
@@ -33,7 +35,12 @@ enum Done {
 /// Writes the statuses that are `desired`, always the latest list, until its sender is gone. Each write holds only for the
 /// version of the object that it was computed from; where the object has changed since, the write is dropped: the change
 /// arrives as an event, and the status is computed again. Failures are tried again.
-pub async fn write_all(client: Client, mut desired: watch::Receiver<Arc<[Write]>>) {
+/// `answered` is told of each answer: `written`, `dropped` or `failed`.
+pub async fn write_all(
+    client: Client,
+    mut desired: watch::Receiver<Arc<[Write]>>,
+    answered: impl Fn(&'static str),
+) {
     let mut backoff = Backoff::new();
     // Of the latest list.
     let mut settled: BTreeMap<ObjectRef, Write> = BTreeMap::new();
@@ -57,11 +64,15 @@ pub async fn write_all(client: Client, mut desired: watch::Receiver<Arc<[Write]>
             .buffer_unordered(AT_ONCE);
         let mut failed = false;
         while let Some((write, done)) = answers.next().await {
-            match done {
-                Done::Settled => {
-                    settled.insert(write.object.clone(), write);
-                }
-                Done::Failed => failed = true,
+            answered(match done {
+                Done::Written => "written",
+                Done::Dropped => "dropped",
+                Done::Failed => "failed",
+            });
+            if matches!(done, Done::Failed) {
+                failed = true;
+            } else {
+                settled.insert(write.object.clone(), write);
             }
         }
         drop(answers);
@@ -84,21 +95,21 @@ async fn write(client: &Client, write: &Write) -> Done {
     let object = &write.object;
     let Some(request) = request(write) else {
         tracing::error!(?object, "no request can be made of a status");
-        return Done::Settled;
+        return Done::Dropped;
     };
     let answer = tokio::time::timeout(PATIENCE, client.request_text(request)).await;
     match answer {
         Ok(Ok(_)) => {
             tracing::debug!(?object, "status written");
-            Done::Settled
+            Done::Written
         }
         Ok(Err(kube::Error::Api(status))) if status.code == 409 => {
             tracing::debug!(?object, "the object has changed since its status was computed");
-            Done::Settled
+            Done::Dropped
         }
         Ok(Err(kube::Error::Api(status))) if matches!(status.code, 400 | 404 | 405 | 422) => {
             tracing::warn!(?object, error = %status.message, "the API server does not take a status");
-            Done::Settled
+            Done::Dropped
         }
         Ok(Err(error)) => {
             tracing::warn!(?object, %error, "a status cannot be written; trying again");
