@@ -139,3 +139,6 @@ fn request(write: &Write) -> Option<http::Request<Vec<u8>>> {
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     kube::core::Request::new(url).patch_subresource("status", &object.name, &params, &Patch::Merge(body)).ok()
 }
+
+#[cfg(test)]
+mod tests;
