@@ -191,10 +191,23 @@ fn every_rule_has_its_reason() {
     assert!(rules > 10);
 }
 
+#[test]
+fn what_is_watched_may_be_watched() {
+    let objects = printed(&["--without-crds"]);
+    let role = one(&objects, "ClusterRole");
+    let kinds = crate::watch::kinds();
+    assert!(kinds.len() > 10);
+    for kind in kinds {
+        for verb in ["get", "list", "watch"] {
+            assert!(has(role, &kind.group, &plural(&kind.kind), verb), "{verb} {kind:?}");
+        }
+    }
+}
+
 /// The plural of a kind, as far as these kinds go.
 fn plural(kind: &str) -> String {
     let lower = kind.to_lowercase();
-    if let Some(stem) = lower.strip_suffix('y').filter(|stem| !stem.ends_with('a')) {
+    if let Some(stem) = lower.strip_suffix('y') {
         format!("{stem}ies")
     } else if lower.ends_with('s') {
         format!("{lower}es")
@@ -227,7 +240,7 @@ fn what_is_applied_may_be_applied() {
     let objects = printed(&["--without-crds"]);
     let role = one(&objects, "ClusterRole");
     let applied = provision::objects(&proxy, &settings);
-    assert_eq!(applied.len(), 4);
+    assert_eq!(applied.len(), 5);
     for object in &applied {
         let api_version = object["apiVersion"].as_str().unwrap();
         let group = api_version.split_once('/').map_or("", |(group, _)| group);
