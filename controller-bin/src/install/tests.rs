@@ -140,6 +140,15 @@ fn settings_that_would_not_be_plain_yaml_are_refused() {
 }
 
 #[test]
+fn the_controllers_args_are_the_controllers() {
+    let objects = printed(&["--without-crds"]);
+    let container = &one(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0];
+    let args = strings(&container["args"]);
+    let line = ["agentic-controller"].into_iter().chain(args).chain(["--pod-name=agentic-controller-0"]);
+    crate::Args::try_parse_from(line).unwrap();
+}
+
+#[test]
 fn pods_run_with_as_little_as_they_can() {
     let objects = printed(&["--without-crds"]);
     let pod = &one(&objects, "Deployment")["spec"]["template"]["spec"];
@@ -207,7 +216,7 @@ fn what_is_watched_may_be_watched() {
 /// The plural of a kind, as far as these kinds go.
 fn plural(kind: &str) -> String {
     let lower = kind.to_lowercase();
-    if let Some(stem) = lower.strip_suffix('y') {
+    if let Some(stem) = lower.strip_suffix('y').filter(|stem| !stem.ends_with('a')) {
         format!("{stem}ies")
     } else if lower.ends_with('s') {
         format!("{lower}es")
