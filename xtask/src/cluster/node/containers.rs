@@ -14,7 +14,6 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
-use kube::runtime::events::EventType;
 use tokio::{
     process::{Child, Command},
     sync::watch,
@@ -113,8 +112,8 @@ pub(super) async fn supervise(unit: Arc<Unit>, container: Container, role: Role,
 
 /// Waits until it is told to stop.
 async fn stopped(stop: &mut Stop) {
-    // Who could tell has gone: that means the same.
-    if stop.wait_for(Option::is_some).await.is_err() {}
+    // An error: who could tell has gone. That means the same.
+    drop(stop.wait_for(Option::is_some).await);
 }
 
 /// All that the container needs, and its log; waits, with the reason in the status, until everything is there. None: stopped.
@@ -190,7 +189,11 @@ fn prepare(
     let log = std::fs::File::create(logs.join(format!("{restarts}.log"))).map_err(file)?;
     let working_dir = container.working_dir.as_ref().map(Into::into).or_else(|| image.working_dir.clone());
     let security = container.security_context.as_ref();
+    let passable = sandbox::passable(&[image.entrypoint.as_slice(), &image.arguments].concat());
+    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").map_err(file)?;
     let sandbox = Sandbox {
+        layers: sandbox::layers(&mountinfo, &passable),
+        passable,
         network: unit.network.clone(),
         hostname: pod.metadata.name.clone().unwrap_or_default(),
         scratch,
@@ -198,7 +201,6 @@ fn prepare(
         read_only_root: security.and_then(|security| security.read_only_root_filesystem).unwrap_or(false),
         identity: Identity::of(container, spec)?,
         working_dir: working_dir.unwrap_or_else(|| "/".into()),
-        passable: sandbox::passable(&[image.entrypoint.as_slice(), &image.arguments].concat()),
         command,
         environment: environment.into_iter().map(|(name, value)| format!("{name}={value}")).collect(),
     };
@@ -304,28 +306,30 @@ async fn run(
         () = stopped(stop) => None,
     };
     if let Some(why) = &why {
-        let message = format!("Container {} {why}, will be restarted", container.name);
-        unit.event(EventType::Normal, "Killing", message).await;
+        let message = format!("container `{}`: {why}", container.name);
+        unit.event("Normal", "Killing", message).await;
     }
     let grace = unit.grace();
     let status = end(&mut child, subject, grace, stop).await?;
     Ok(Ended::of(status, why))
 }
 
-/// The process id of the container's program: the only child of the process that we started. None: that ended first.
+/// The process id of the container's program, when it runs: the only child of the process that we started, once it is no
+/// longer what makes the container. None: that ended first.
 async fn program(child: &mut Child) -> anyhow::Result<Option<u32>> {
     let Some(parent) = child.id() else { return Ok(None) };
     let children = format!("/proc/{parent}/task/{parent}/children");
-    loop {
+    while child.try_wait()?.is_none() {
         let pids = std::fs::read_to_string(&children).unwrap_or_default();
         if let Some(pid) = pids.split_whitespace().next() {
-            return Ok(Some(pid.parse()?));
-        }
-        if child.try_wait()?.is_some() {
-            return Ok(None);
+            let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            if !words.is_empty() && !sandbox::is_preparing(&words) {
+                return Ok(Some(pid.parse()?));
+            }
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
+    Ok(None)
 }
 
 /// The `preStop` hook, SIGTERM, and SIGKILL when the time is over. `stop` may shorten the time meanwhile.

@@ -255,9 +255,10 @@ async fn forward(at: SocketAddr, mut backends: watch::Receiver<Vec<SocketAddr>>)
 async fn connect(mut client: TcpStream, backends: Vec<SocketAddr>) {
     for backend in backends {
         if let Ok(Ok(mut server)) = tokio::time::timeout(CONNECT, TcpStream::connect(backend)).await {
-            let quick = client.set_nodelay(true).and(server.set_nodelay(true));
-            // However it ends, it has ended.
-            if quick.is_err() || tokio::io::copy_bidirectional(&mut client, &mut server).await.is_err() {}
+            if client.set_nodelay(true).and(server.set_nodelay(true)).is_ok() {
+                // However it ends, it has ended.
+                drop(tokio::io::copy_bidirectional(&mut client, &mut server).await);
+            }
             return;
         }
     }
