@@ -8,7 +8,8 @@
 //! - A load balancer's address is on the node; connections that it forwards come from the node's address.
 //! - Containers that crash are started again after 0.2 s to 5 s, not 10 s to 5 min; a probe that has not succeeded yet is tried
 //!   between its periods too, though only its successes count then.
-//! - The program is process 1 of its container, as in Kubernetes: SIGTERM does nothing to one that does not handle it.
+//! - The program is process 1 of its container, as in Kubernetes. One that does not handle SIGTERM, which such a process
+//!   therefore ignores, is killed at once and not when its time is over.
 //! - Volumes and variables that are not known here keep a Pod waiting, with the reason in its status and an Event; what only
 //!   limits or places a Pod (resources, affinity, tolerations, seccomp, host namespaces) is not looked at.
 //! - The kubelet API serves logs only, to everybody in the cluster's network.
@@ -105,6 +106,8 @@ impl Node {
         std::fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
         let dir = dir.canonicalize()?;
         let (admin, node) = (control_plane.client().await?, control_plane.node_client().await?);
+        sandbox::clean().await?;
+        services::clean().await?;
         let (listener, tls) = logs::listen().await?;
         let hosts = Hosts::open("/etc/hosts".into()).context("the hosts file")?;
         let uid = register(&admin).await.context("the Node object")?;

@@ -358,7 +358,12 @@ async fn end(
                 eprintln!("node: container `{}`: preStop: {error}", subject.container.name);
             }
         }
-        signal(subject.pid, "TERM").await
+        if handles_term(&std::fs::read_to_string(format!("/proc/{}/status", subject.pid)).unwrap_or_default())
+        {
+            signal(subject.pid, "TERM").await
+        } else {
+            signal(subject.pid, "KILL").await
+        }
     });
     let mut asked = false;
     loop {
@@ -385,10 +390,57 @@ async fn end(
     }
 }
 
+/// Whether a process does anything about SIGTERM, by `/proc/PID/status` (proc(5)): it has a handler, or waits for it blocked.
+/// The first process of its namespace that does not is never ended by it: it would only take its whole time.
+fn handles_term(status: &str) -> bool {
+    const SIGTERM: u32 = 15;
+    let set = |name: &str| {
+        let mask = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask >> (SIGTERM - 1) & 1 == 1)
+    };
+    set("SigCgt:") || set("SigBlk:")
+}
+
 /// That the process is gone already is what was wanted.
 async fn signal(pid: u32, name: &str) -> anyhow::Result<()> {
     let script = format!("kill -{name} {pid} 2>/dev/null || true");
     let status = Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).status().await?;
     anyhow::ensure!(status.success(), "no signal can be sent");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_term(blocked: &str, caught: &str, expected: bool) {
+        let status = format!(
+            "Name:\tx\nSigBlk:\t{blocked}\nSigIgn:\t0000000000005000\nSigCgt:\t{caught}\nCapInh:\t0\n"
+        );
+        assert_eq!(handles_term(&status), expected);
+    }
+
+    #[test]
+    fn programs_that_handle_sigterm() {
+        check_term("0000000000000000", "0000000000000000", false);
+        check_term("0000000000000000", "0000000000004002", true);
+        check_term("0000000000004000", "0000000000000000", true);
+        check_term("0000000000000000", "00000001800bbfff", false);
+        assert!(!handles_term(""));
+    }
+
+    #[track_caller]
+    fn check_end(script: &str, expected: (i32, Option<i32>, &str)) {
+        let status = std::process::Command::new("sh").args(["-c", script]).status().unwrap();
+        let ended = Ended::of(status, None);
+        assert_eq!((ended.code, ended.signal, ended.reason.as_str()), expected, "{script}");
+    }
+
+    #[test]
+    fn exit_codes() {
+        check_end("exit 0", (0, None, "Completed"));
+        check_end("exit 3", (3, None, "Error"));
+        check_end("kill -9 $$", (137, Some(9), "Error"));
+    }
 }
