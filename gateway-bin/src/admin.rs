@@ -1,7 +1,6 @@
 //! /healthz, /readyz and /metrics.
 use std::{
     convert::Infallible,
-    future::Future,
     net::SocketAddr,
     sync::{
         Arc,
@@ -19,6 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
+    task::JoinHandle,
 };
 
 use crate::{connection::Shared, listen::Phase};
@@ -33,62 +33,39 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    /// Whether [`become_ready`](Self::become_ready) was called.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire)
-    }
-
     /// A configuration is in force and all sockets are bound.
     pub(crate) fn become_ready(&self) {
         self.ready.store(true, Ordering::Release);
     }
 }
 
-/// What is served at an address.
-#[derive(Debug, Clone)]
-pub(crate) enum Pages {
-    /// `--admin-addr`: health and metrics.
-    All(Arc<Shared>),
-    /// `--health-addr`: health alone.
-    Health,
-}
-
-impl Pages {
-    fn flag(&self) -> &'static str {
-        match self {
-            Self::All(_) => "--admin-addr",
-            Self::Health => "--health-addr",
-        }
-    }
-}
-
-/// Binds the address; the future serves.
+/// Binds the address and serves.
 pub(crate) async fn serve(
     address: SocketAddr,
-    pages: Pages,
+    shared: Arc<Shared>,
     health: Arc<Health>,
     phase: watch::Receiver<Phase>,
-) -> anyhow::Result<(SocketAddr, impl Future<Output = ()>)> {
+) -> anyhow::Result<(SocketAddr, JoinHandle<()>)> {
     let listener = TcpListener::bind(address)
         .await
-        .with_context(|| format!("cannot listen on {address} for {}", pages.flag()))?;
+        .with_context(|| format!("cannot listen on {address} for --admin-addr"))?;
     let bound = listener.local_addr().context("the admin socket has no address")?;
-    if !bound.ip().is_loopback() && matches!(pages, Pages::All(_)) {
+    if !bound.ip().is_loopback() {
         tracing::warn!(address = %bound, "the admin address is not on loopback: anybody who reaches it reads the metrics");
     }
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let serving = async move {
+    let task = tokio::spawn(async move {
         loop {
             let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
             let Ok((stream, _)) = listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
-            let (pages, health, phase) = (pages.clone(), Arc::clone(&health), phase.clone());
+            let (shared, health, phase) = (Arc::clone(&shared), Arc::clone(&health), phase.clone());
             tokio::spawn(async move {
                 let service = service_fn(move |request: Request<Incoming>| {
-                    let ready = health.is_ready() && *phase.borrow() == Phase::Serving;
-                    let response = answer(&request, &pages, ready);
+                    let ready = health.ready.load(Ordering::Acquire) && *phase.borrow() == Phase::Serving;
+                    let response = answer(&request, &shared, ready);
                     async move { Ok::<_, Infallible>(response) }
                 });
                 let served = http1::Builder::new()
@@ -102,20 +79,20 @@ pub(crate) async fn serve(
                 drop(permit);
             });
         }
-    };
-    Ok((bound, serving))
+    });
+    Ok((bound, task))
 }
 
-fn answer(request: &Request<Incoming>, pages: &Pages, ready: bool) -> Response<Full<Bytes>> {
-    let (status, content_type, body) = match (request.method(), request.uri().path(), pages) {
-        (&Method::GET | &Method::HEAD, "/healthz", _) => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
-        (&Method::GET | &Method::HEAD, "/readyz", _) if ready => {
+fn answer(request: &Request<Incoming>, shared: &Shared, ready: bool) -> Response<Full<Bytes>> {
+    let (status, content_type, body) = match (request.method(), request.uri().path()) {
+        (&Method::GET | &Method::HEAD, "/healthz") => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
+        (&Method::GET | &Method::HEAD, "/readyz") if ready => {
             (StatusCode::OK, "text/plain", "ready\n".to_owned())
         }
-        (&Method::GET | &Method::HEAD, "/readyz", _) => {
+        (&Method::GET | &Method::HEAD, "/readyz") => {
             (StatusCode::SERVICE_UNAVAILABLE, "text/plain", "not ready\n".to_owned())
         }
-        (&Method::GET | &Method::HEAD, "/metrics", Pages::All(shared)) => {
+        (&Method::GET | &Method::HEAD, "/metrics") => {
             let mut text = shared.telemetry.metrics.encode();
             let dropped = shared.telemetry.access_log.dropped();
             if let Some(end) = text.rfind("# EOF") {
@@ -130,13 +107,10 @@ fn answer(request: &Request<Incoming>, pages: &Pages, ready: bool) -> Response<F
             }
             (StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text)
         }
-        (_, "/healthz" | "/readyz", _) | (_, "/metrics", Pages::All(_)) => {
+        (_, "/healthz" | "/readyz" | "/metrics") => {
             (StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".to_owned())
         }
-        (_, _, Pages::All(_)) => {
-            (StatusCode::NOT_FOUND, "text/plain", "/healthz, /readyz, /metrics\n".to_owned())
-        }
-        (_, _, Pages::Health) => (StatusCode::NOT_FOUND, "text/plain", "/healthz, /readyz\n".to_owned()),
+        _ => (StatusCode::NOT_FOUND, "text/plain", "/healthz, /readyz, /metrics\n".to_owned()),
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;

@@ -10,10 +10,7 @@ use policy_model::NamespacedName;
 use spiffe_id::{SpiffeId, TrustDomain};
 
 pub use self::{
-    run::{
-        LimitArgs, LogFormat, ManifestArgs, OperationArgs, PolicyArgs, RunArgs, TlsArgs, UpstreamArgs,
-        XdsArgs,
-    },
+    run::{LimitArgs, LogFormat, ManifestArgs, OperationArgs, PolicyArgs, RunArgs, TlsArgs, UpstreamArgs},
     values::{BundleFile, ListenAt, ResolveTo, parse_duration},
 };
 

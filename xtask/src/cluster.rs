@@ -32,31 +32,40 @@ pub(crate) struct ClusterArgs {
 
 /// Brings a cluster up and gives a shell in it, KUBECONFIG set; everything ends with the shell.
 pub(crate) fn cluster(args: &ClusterArgs) -> anyhow::Result<()> {
-    let began = Instant::now();
-    let binaries = binaries::build()?;
+    let runtime = tokio::runtime::Runtime::new()?;
     if !namespaces::inside() {
+        // Inside there is no network: everything is fetched and built before.
+        binaries::build()?;
+        runtime.block_on(images::prepare())?;
         let again: Vec<String> = env::args().skip(1).collect();
         return enter(&again);
     }
-    let runtime = tokio::runtime::Runtime::new()?;
-    let dir = Path::new(namespaces::MEMORY).join("cluster");
-    let control_plane = runtime.block_on(async {
-        let control_plane = ControlPlane::start(&dir, &binaries).await?;
+    let began = Instant::now();
+    let binaries = binaries::build()?;
+    let dir = Path::new(namespaces::MEMORY);
+    let (control_plane, node) = runtime.block_on(async {
+        let control_plane = ControlPlane::start(&dir.join("control-plane"), &binaries).await?;
+        let node = Node::start(&control_plane, &dir.join("node"), images::options(&binaries).await?).await?;
         install_gateway_api(&control_plane, &binaries).await?;
-        anyhow::Ok(control_plane)
+        anyhow::Ok((control_plane, node))
     })?;
+    let product = images::built("agentic-controller");
     eprintln!(
         "the cluster is up after {:.1} s: Kubernetes 1.36.3 with the CRDs of Gateway API 1.5.1\n\
-         KUBECONFIG={} (kubectl is on PATH), logs in `{}`; everything ends when this command does",
+         KUBECONFIG={} (kubectl is on PATH), logs in `{}`; everything ends when this command does\n\
+         to begin: {} install | kubectl apply --server-side -f -",
         began.elapsed().as_secs_f64(),
         control_plane.kubeconfig().display(),
         dir.display(),
+        product.display(),
     );
     let mut command = command(&args.command, &control_plane, &binaries)?;
-    let status = command.status().with_context(|| format!("{command:?} cannot be started"))?;
-    drop(control_plane);
+    let program = command.get_program().to_string_lossy().into_owned();
+    let status = command.status().with_context(|| format!("`{program}` cannot be started"))?;
+    // In the runtime, whose tasks the node has.
+    runtime.block_on(async move { drop((node, control_plane)) });
     // A shell's own exit status is that of its last command.
-    ensure!(args.command.is_empty() || status.success(), "{command:?} failed: {status}");
+    ensure!(args.command.is_empty() || status.success(), "`{program}` failed: {status}");
     Ok(())
 }
 

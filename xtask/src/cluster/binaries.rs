@@ -195,7 +195,8 @@ fn go_version(folder: &Path) -> anyhow::Result<String> {
     let advice = || format!("install Go {}.{} or later (https://go.dev/dl/) and put it on PATH", GO.0, GO.1);
     // An old Go that knows how to gets the one that go.mod asks for; one that does not says so here.
     let said = output(go(folder).args(["env", "GOVERSION", "GOOS", "GOARCH"])).with_context(advice)?;
-    ensure!(version_numbers(&said) >= Some(GO), "`go env GOVERSION` says `{said}`: {}", advice());
+    let version = said.lines().next().unwrap_or_default();
+    ensure!(version_numbers(version) >= Some(GO), "`go env GOVERSION` says `{version}`: {}", advice());
     Ok(said)
 }
 

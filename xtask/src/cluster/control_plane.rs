@@ -48,9 +48,9 @@ pub(crate) struct ControlPlane {
     binaries: Binaries,
     credentials: Credentials,
     // In this order they are dropped: who asks goes before who answers.
-    controller_manager: Component,
+    _controller_manager: Component,
     api_server: Component,
-    etcd: Component,
+    _etcd: Component,
 }
 
 impl ControlPlane {
@@ -93,9 +93,9 @@ impl ControlPlane {
             dir: dir.to_owned(),
             binaries: binaries.clone(),
             credentials,
-            controller_manager,
+            _controller_manager: controller_manager,
             api_server,
-            etcd,
+            _etcd: etcd,
         })
     }
 
@@ -104,20 +104,9 @@ impl ControlPlane {
         self.credentials.admin.clone()
     }
 
-    /// For the kubelet of [`NODE_NAME`]: `system:node:node-1` in the group `system:nodes`, held to its rights by the
-    /// Node authorizer and NodeRestriction.
-    pub(crate) fn node_kubeconfig(&self) -> PathBuf {
-        self.credentials.node.clone()
-    }
-
     /// kubectl's own cache of what the API server serves: another cluster at the same address has had another.
     pub(crate) fn kubectl_cache(&self) -> PathBuf {
         self.dir.join("kubectl-cache")
-    }
-
-    /// PEM of the CA of the API server's certificate.
-    pub(crate) fn ca_pem(&self) -> String {
-        self.credentials.ca_pem.clone()
     }
 
     /// An administrator's client.
@@ -125,7 +114,8 @@ impl ControlPlane {
         client(&self.credentials.admin).await
     }
 
-    /// A client of [`ControlPlane::node_kubeconfig`].
+    /// A client for the kubelet of [`NODE_NAME`]: `system:node:node-1` in the group `system:nodes`, held to its rights by the
+    /// Node authorizer and NodeRestriction.
     pub(crate) async fn node_client(&self) -> anyhow::Result<Client> {
         client(&self.credentials.node).await
     }
@@ -187,14 +177,6 @@ impl ControlPlane {
         let found = ask("/v3/kv/range", json!({"key": "YQ=="})).await?;
         let revision = found.pointer("/header/revision").context("etcd gives no revision")?;
         ask("/v3/kv/compaction", json!({"revision": revision, "physical": true})).await?;
-        Ok(())
-    }
-
-    /// Fails if one of the processes has ended by itself.
-    pub(crate) fn still_runs(&mut self) -> anyhow::Result<()> {
-        for component in [&mut self.etcd, &mut self.api_server, &mut self.controller_manager] {
-            component.still_runs()?;
-        }
         Ok(())
     }
 }

@@ -30,7 +30,6 @@ const NAMES: [&str; 8] = [
 /// Files in the control plane's folder.
 #[derive(Debug)]
 pub(crate) struct Credentials {
-    pub(crate) ca_pem: String,
     pub(crate) ca: PathBuf,
     pub(crate) serving_certificate: PathBuf,
     pub(crate) serving_key: PathBuf,
@@ -81,7 +80,6 @@ impl Credentials {
             tokens: write("tokens.csv", &tokens)?,
             admin: write("kubeconfig", &kubeconfig(&ca_pem, "admin", &admin_token)?)?,
             node: write("node.kubeconfig", &kubeconfig(&ca_pem, &node, &node_token)?)?,
-            ca_pem,
         })
     }
 }
