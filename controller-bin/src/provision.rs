@@ -49,7 +49,7 @@ pub struct Proxy {
     pub image: Option<String>,
     /// Replicas; 1 by default.
     pub replicas: u32,
-    /// Further flags of the data plane that the parameters allow (validated).
+    /// Further flags of the data plane that the parameters allow (validated), each `--name=value` or `--name`.
     pub flags: Vec<String>,
 }
 
@@ -66,7 +66,7 @@ pub struct Settings {
     pub trust_domain: String,
     /// Signer of `podCertificate` volumes.
     pub signer: String,
-    /// Further flags for every proxy (`--default-action deny`).
+    /// Further flags for every proxy (`--default-action=deny`), one element each.
     pub flags: Vec<String>,
 }
 
@@ -102,12 +102,10 @@ pub fn gateway_label(gateway: &NamespacedName) -> String {
 
 /// The first 12 hex digits of the SHA-256.
 fn short_hash(text: &str) -> String {
-    use std::fmt::Write as _;
+    hex(&Sha256::digest(text.as_bytes()), 6)
+}
 
-    let mut hash = String::with_capacity(12);
-    for byte in Sha256::digest(text.as_bytes()).iter().take(6) {
-        // Writing to a string cannot fail.
-        let _infallible = write!(hash, "{byte:02x}");
-    }
-    hash
+/// The first bytes as hex digits.
+fn hex(bytes: &[u8], count: usize) -> String {
+    bytes.iter().take(count).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,6 +1,7 @@
 //! /healthz, /readyz and /metrics.
 use std::{
     convert::Infallible,
+    future::Future,
     net::SocketAddr,
     sync::{
         Arc,
@@ -18,7 +19,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
-    task::JoinHandle,
 };
 
 use crate::{connection::Shared, listen::Phase};
@@ -33,39 +33,62 @@ pub(crate) struct Health {
 }
 
 impl Health {
+    /// Whether [`become_ready`](Self::become_ready) was called.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
     /// A configuration is in force and all sockets are bound.
     pub(crate) fn become_ready(&self) {
         self.ready.store(true, Ordering::Release);
     }
 }
 
-/// Binds the address and serves.
+/// What is served at an address.
+#[derive(Debug, Clone)]
+pub(crate) enum Pages {
+    /// `--admin-addr`: health and metrics.
+    All(Arc<Shared>),
+    /// `--health-addr`: health alone.
+    Health,
+}
+
+impl Pages {
+    fn flag(&self) -> &'static str {
+        match self {
+            Self::All(_) => "--admin-addr",
+            Self::Health => "--health-addr",
+        }
+    }
+}
+
+/// Binds the address; the future serves.
 pub(crate) async fn serve(
     address: SocketAddr,
-    shared: Arc<Shared>,
+    pages: Pages,
     health: Arc<Health>,
     phase: watch::Receiver<Phase>,
-) -> anyhow::Result<(SocketAddr, JoinHandle<()>)> {
+) -> anyhow::Result<(SocketAddr, impl Future<Output = ()>)> {
     let listener = TcpListener::bind(address)
         .await
-        .with_context(|| format!("cannot listen on {address} for --admin-addr"))?;
+        .with_context(|| format!("cannot listen on {address} for {}", pages.flag()))?;
     let bound = listener.local_addr().context("the admin socket has no address")?;
-    if !bound.ip().is_loopback() {
+    if !bound.ip().is_loopback() && matches!(pages, Pages::All(_)) {
         tracing::warn!(address = %bound, "the admin address is not on loopback: anybody who reaches it reads the metrics");
     }
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let task = tokio::spawn(async move {
+    let serving = async move {
         loop {
             let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
             let Ok((stream, _)) = listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
-            let (shared, health, phase) = (Arc::clone(&shared), Arc::clone(&health), phase.clone());
+            let (pages, health, phase) = (pages.clone(), Arc::clone(&health), phase.clone());
             tokio::spawn(async move {
                 let service = service_fn(move |request: Request<Incoming>| {
-                    let ready = health.ready.load(Ordering::Acquire) && *phase.borrow() == Phase::Serving;
-                    let response = answer(&request, &shared, ready);
+                    let ready = health.is_ready() && *phase.borrow() == Phase::Serving;
+                    let response = answer(&request, &pages, ready);
                     async move { Ok::<_, Infallible>(response) }
                 });
                 let served = http1::Builder::new()
@@ -79,20 +102,20 @@ pub(crate) async fn serve(
                 drop(permit);
             });
         }
-    });
-    Ok((bound, task))
+    };
+    Ok((bound, serving))
 }
 
-fn answer(request: &Request<Incoming>, shared: &Shared, ready: bool) -> Response<Full<Bytes>> {
-    let (status, content_type, body) = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/healthz") => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
-        (&Method::GET | &Method::HEAD, "/readyz") if ready => {
+fn answer(request: &Request<Incoming>, pages: &Pages, ready: bool) -> Response<Full<Bytes>> {
+    let (status, content_type, body) = match (request.method(), request.uri().path(), pages) {
+        (&Method::GET | &Method::HEAD, "/healthz", _) => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
+        (&Method::GET | &Method::HEAD, "/readyz", _) if ready => {
             (StatusCode::OK, "text/plain", "ready\n".to_owned())
         }
-        (&Method::GET | &Method::HEAD, "/readyz") => {
+        (&Method::GET | &Method::HEAD, "/readyz", _) => {
             (StatusCode::SERVICE_UNAVAILABLE, "text/plain", "not ready\n".to_owned())
         }
-        (&Method::GET | &Method::HEAD, "/metrics") => {
+        (&Method::GET | &Method::HEAD, "/metrics", Pages::All(shared)) => {
             let mut text = shared.telemetry.metrics.encode();
             let dropped = shared.telemetry.access_log.dropped();
             if let Some(end) = text.rfind("# EOF") {
@@ -107,10 +130,13 @@ fn answer(request: &Request<Incoming>, shared: &Shared, ready: bool) -> Response
             }
             (StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text)
         }
-        (_, "/healthz" | "/readyz" | "/metrics") => {
+        (_, "/healthz" | "/readyz", _) | (_, "/metrics", Pages::All(_)) => {
             (StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".to_owned())
         }
-        _ => (StatusCode::NOT_FOUND, "text/plain", "/healthz, /readyz, /metrics\n".to_owned()),
+        (_, _, Pages::All(_)) => {
+            (StatusCode::NOT_FOUND, "text/plain", "/healthz, /readyz, /metrics\n".to_owned())
+        }
+        (_, _, Pages::Health) => (StatusCode::NOT_FOUND, "text/plain", "/healthz, /readyz\n".to_owned()),
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;

@@ -10,7 +10,10 @@ use policy_model::NamespacedName;
 use spiffe_id::{SpiffeId, TrustDomain};
 
 pub use self::{
-    run::{LimitArgs, LogFormat, ManifestArgs, OperationArgs, PolicyArgs, RunArgs, TlsArgs, UpstreamArgs},
+    run::{
+        LimitArgs, LogFormat, ManifestArgs, OperationArgs, PolicyArgs, RunArgs, TlsArgs, UpstreamArgs,
+        XdsArgs,
+    },
     values::{BundleFile, ListenAt, ResolveTo, parse_duration},
 };
 

@@ -36,7 +36,7 @@ pub(crate) struct Shared {
     /// Ticks when the runtime was replaced.
     pub(crate) changes: watch::Sender<u64>,
     pub(crate) options: Arc<authz_tower::Options>,
-    pub(crate) keys: SessionKeys,
+    pub(crate) keys: ArcSwap<SessionKeys>,
     pub(crate) telemetry: Telemetry,
     pub(crate) body_timeout: Duration,
     /// Random per process; with the count it makes request ids.
@@ -155,18 +155,19 @@ impl ConnectionService {
         let name = |at: Option<usize>| {
             at.and_then(|at| gateway.listeners.get(at)).map(|listener| Arc::clone(&listener.name))
         };
-        let planned = match pipeline::plan(&gateway, &arrival, &parts, Sessions::Sealed(&self.shared.keys)) {
-            Plan::Refused(rejection, at) => {
-                record.rejected(&rejection.detail);
-                return (refusal(rejection), Went { listener: name(at), planned: None });
-            }
-            Plan::Answered(response, at) => {
-                record.refused("answer");
-                let response = response.map(|body| ResponseBody::Inner(UpstreamBody::Full(Some(body))));
-                return (response, Went { listener: name(Some(at)), planned: None });
-            }
-            Plan::Forward(planned) => planned,
-        };
+        let planned =
+            match pipeline::plan(&gateway, &arrival, &parts, Sessions::Sealed(&self.shared.keys.load())) {
+                Plan::Refused(rejection, at) => {
+                    record.rejected(&rejection.detail);
+                    return (refusal(rejection), Went { listener: name(at), planned: None });
+                }
+                Plan::Answered(response, at) => {
+                    record.refused("answer");
+                    let response = response.map(|body| ResponseBody::Inner(UpstreamBody::Full(Some(body))));
+                    return (response, Went { listener: name(Some(at)), planned: None });
+                }
+                Plan::Forward(planned) => planned,
+            };
         let request_id = self.shared.request_id();
         if let Some(line) = line {
             line.field("request_id", &request_id);
@@ -285,7 +286,7 @@ impl authz_tower::Recheck for OpenStream {
         let ConnectionService { shared, connection } = &self.service;
         let (gateway, listener) = connection.place(&shared.runtime.load())?;
         let arrival = Arrival { with_backend: Some(self.backend.name()), ..connection.arrival(listener) };
-        match pipeline::plan(&gateway, &arrival, parts, Sessions::Sealed(&shared.keys)) {
+        match pipeline::plan(&gateway, &arrival, parts, Sessions::Sealed(&shared.keys.load())) {
             Plan::Forward(planned) => {
                 self.service.context(&gateway, &planned, Arc::from(""), SystemTime::now())
             }

@@ -231,7 +231,7 @@ fn seal_session(
         endpoint,
         identity: connection.identity.as_ref().map(|identity| identity.as_str().to_owned()),
     };
-    let sealed = shared.keys.seal(&session).ok_or("the session id cannot be sealed")?;
+    let sealed = shared.keys.load().seal(&session).ok_or("the session id cannot be sealed")?;
     given.insert(HeaderValue::try_from(sealed).map_err(|_error| "the sealed session id is no header value")?);
     Ok(())
 }

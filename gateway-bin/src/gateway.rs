@@ -1,32 +1,36 @@
 //! A running gateway: started from the flags of `run`, reloading, drained at the end.
 mod reload;
+mod source;
 
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, Mutex, atomic::AtomicU64},
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use arc_swap::ArcSwap;
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
-    task::JoinHandle,
+    sync::{Notify, Semaphore, mpsc, watch},
+    task::{JoinHandle, JoinSet},
 };
 
-use self::reload::{Reloader, Source};
+use self::{
+    reload::{Following, Reader, Reloader},
+    source::{Files, Source},
+};
 use crate::{
-    admin::{self, Health},
+    admin::{self, Health, Pages},
     cli::RunArgs,
-    config::ManifestError,
     connection::Shared,
     listen::{Acceptor, Http, Phase, Sockets},
-    runtime::RuntimeSettings,
+    runtime::{Runtime, RuntimeSettings},
     session::SessionKeys,
     telemetry::{AccessLog, Metrics, Telemetry},
-    tls::{ExtraRoots, IdentityFiles},
+    tls::{ExtraRoots, IdentityFiles, Material},
     upstream::{Resolver, UpstreamSettings},
+    xds::{Client, ClientSettings, Mirror, StateFile},
 };
 
 /// Why a gateway did not start.
@@ -40,12 +44,6 @@ impl From<anyhow::Error> for StartError {
     }
 }
 
-impl From<ManifestError> for StartError {
-    fn from(error: ManifestError) -> Self {
-        Self(error.to_string())
-    }
-}
-
 /// A gateway that serves. Dropping it does not stop it; [`shutdown`](Self::shutdown) does.
 #[derive(Debug)]
 pub struct Gateway {
@@ -54,13 +52,16 @@ pub struct Gateway {
     ended: mpsc::Receiver<()>,
     bound: watch::Receiver<BTreeMap<u16, SocketAddr>>,
     admin: SocketAddr,
+    probes: Option<SocketAddr>,
     reloading: JoinHandle<()>,
-    serving_admin: JoinHandle<()>,
+    /// All else that runs until the end: probes, and what follows a controller.
+    tasks: JoinSet<()>,
     drain_timeout: Duration,
 }
 
 impl Gateway {
-    /// Reads the configuration, binds the sockets and serves, within the current tokio runtime.
+    /// Reads the configuration, binds the sockets and serves, within the current tokio runtime. With `--xds` it returns
+    /// before there is a configuration, unless one was saved.
     ///
     /// # Errors
     /// Manifests that an API server would refuse, identities or keys that cannot be used, ports that cannot be bound.
@@ -79,23 +80,17 @@ impl Gateway {
             },
             authorizer_timeout: args.policy.authorizer_timeout,
         };
-        let source = Source {
-            paths: args.manifests.paths.clone(),
-            only: args.manifests.gateways.clone(),
-            options: args.resolution.options(),
-            identity,
-            settings,
-        };
-        let (runtime, seen) = source.first()?;
+        let material = Arc::new(identity.read()?);
         let keys = match &args.policy.session_key_file {
             Some(path) => SessionKeys::read(path)?,
             None => SessionKeys::random()?,
         };
         let shared = Arc::new(Shared {
-            runtime: ArcSwap::from_pointee(runtime),
-            changes: watch::Sender::new(1),
+            // Nothing is served yet.
+            runtime: ArcSwap::from_pointee(Runtime::new(Vec::new(), Arc::clone(&material), &settings, None)?),
+            changes: watch::Sender::new(0),
             options: Arc::new(layer_options(args)),
-            keys,
+            keys: ArcSwap::from_pointee(keys),
             telemetry: Telemetry { metrics: Arc::clone(&metrics), access_log },
             body_timeout: args.limits.body_timeout,
             instance: random()?,
@@ -112,27 +107,48 @@ impl Gateway {
             phase: phase.subscribe(),
             alive,
         });
-        let mut sockets =
-            Sockets::new(args.manifests.listen_address, args.manifests.listen.clone(), acceptor);
+        let sockets = Sockets::new(args.manifests.listen_address, args.manifests.listen.clone(), acceptor);
         let health = Arc::new(Health::default());
-        let (admin, serving_admin) = admin::serve(
-            args.operation.admin_addr,
-            Arc::clone(&shared),
-            Arc::clone(&health),
-            phase.subscribe(),
-        )
-        .await?;
-        let wanted: Vec<u16> = shared.runtime.load().ports().map(|(port, _)| port).collect();
-        let opened = sockets.bind(wanted.iter().copied()).await?;
-        sockets.serve(opened, |port| wanted.contains(&port));
-        if wanted.is_empty() {
-            tracing::warn!("no Gateway has a listener that can be served; see `agentic-gateway check`");
+        let mut tasks = JoinSet::new();
+        let mut serve_admin = async |address, pages| {
+            let (bound, serving) =
+                admin::serve(address, pages, Arc::clone(&health), phase.subscribe()).await?;
+            tasks.spawn(serving);
+            anyhow::Ok(bound)
+        };
+        let admin = serve_admin(args.operation.admin_addr, Pages::All(Arc::clone(&shared))).await?;
+        let probes = match args.operation.health_addr {
+            Some(address) => Some(serve_admin(address, Pages::Health).await?),
+            None => None,
+        };
+        let (source, followed) = match follow(args, &material, &metrics)? {
+            None => (Source::Files(Files::new(&args.manifests.paths, &args.manifests.gateways)), None),
+            Some((mirror, following, client)) => {
+                (Source::Controller(Box::new(mirror)), Some((following, client)))
+            }
+        };
+        let (following, client) = followed.unzip();
+        let (bound_sender, bound) = watch::channel(BTreeMap::new());
+        let mut reloader = Reloader {
+            reader: Arc::new(Mutex::new(Reader::new(source, args.resolution.options(), identity, settings))),
+            shared: Arc::clone(&shared),
+            health,
+            sockets,
+            bound: bound_sender,
+            following,
+            error: String::new(),
+        };
+        reloader.note_expiry();
+        match client {
+            // Files must be good at first.
+            None => {
+                reloader.reload(None).await?;
+            }
+            Some(client) => {
+                reloader.restore().await;
+                tasks.spawn(client.run());
+            }
         }
-        health.become_ready();
-        metrics.generation.set(1);
-        let (bound_sender, bound) = watch::channel(sockets.bound());
-        let source = Arc::new(source);
-        let reloader = Reloader { source, shared: Arc::clone(&shared), sockets, bound: bound_sender, seen };
         let reloading = tokio::spawn(reloader.run(phase.subscribe()));
         Ok(Self {
             shared,
@@ -140,8 +156,9 @@ impl Gateway {
             ended,
             bound,
             admin,
+            probes,
             reloading,
-            serving_admin,
+            tasks,
             drain_timeout: args.operation.drain_timeout,
         })
     }
@@ -156,7 +173,12 @@ impl Gateway {
         self.admin
     }
 
-    /// Changes with each configuration that is put in force; the first is 1.
+    /// Where /healthz and /readyz alone are, with `--health-addr`.
+    pub fn health_address(&self) -> Option<SocketAddr> {
+        self.probes
+    }
+
+    /// Changes with each configuration that is put in force; the first is 1, and 0 is none yet.
     pub fn generation(&self) -> watch::Receiver<u64> {
         self.shared.changes.subscribe()
     }
@@ -173,10 +195,49 @@ impl Gateway {
             tracing::warn!("the drain timeout is over; open requests are cut off");
         }
         self.phase.send_replace(Phase::Ended);
-        self.serving_admin.abort();
+        self.tasks.shutdown().await;
         self.shared.telemetry.access_log.flush();
         clean
     }
+}
+
+/// What follows a controller, and what keeps what it sends; `None`: the configuration is in files.
+fn follow(
+    args: &RunArgs,
+    material: &Arc<Material>,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Option<(Mirror, Following, Client)>> {
+    let Some(url) = &args.xds.url else { return Ok(None) };
+    let server_id = args.xds.server_id.clone().context("--xds needs --xds-server-id")?;
+    let [gateway] = args.manifests.gateways.as_slice() else {
+        bail!("--xds needs the one Gateway that this proxy belongs to: --gateway NAMESPACE/NAME");
+    };
+    if material.credential.is_none() {
+        bail!("--xds needs an identity: a folder with credential-bundle.pem at --identity-dir");
+    }
+    let (host, port) = ClientSettings::place(url)?;
+    let takes_session_keys = args.policy.session_key_file.is_none();
+    let settings = ClientSettings {
+        host,
+        port,
+        server_id,
+        gateway: gateway.clone(),
+        wants_session_keys: takes_session_keys,
+        resolver: Resolver::lenient(args.upstream.resolve.clone()),
+    };
+    let (sender, messages) = mpsc::channel(1);
+    let (identity_sender, identity) = watch::channel(Arc::clone(material));
+    let resume = Arc::new(Notify::new());
+    let client = Client {
+        settings,
+        identity,
+        messages: sender,
+        resume: Arc::clone(&resume),
+        metrics: Arc::clone(metrics),
+    };
+    let state = args.xds.state.as_deref().map(StateFile::new);
+    let following = Following::new(messages, identity_sender, resume, state, takes_session_keys);
+    Ok(Some((Mirror::new(gateway.clone()), following, client)))
 }
 
 fn layer_options(args: &RunArgs) -> authz_tower::Options {

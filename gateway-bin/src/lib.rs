@@ -19,6 +19,7 @@ mod sidecar;
 mod telemetry;
 pub mod tls;
 mod upstream;
+mod xds;
 
 pub use crate::commands::execute;
 pub use crate::gateway::{Gateway, StartError};

@@ -7,9 +7,12 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::string_slice,
-    reason = "all of it is tests"
+    dead_code,
+    reason = "all of it is tests, and the parts are shared with others"
 )]
 
+#[path = "replay/controller.rs"]
+mod controller;
 #[path = "replay/wire.rs"]
 mod wire;
 #[path = "replay/world.rs"]
@@ -21,7 +24,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use wire::{Reply, exchange, replies};
-use world::{CASE_ID, Running, Seen, World};
+use world::{CASE_ID, Feed, Running, Seen, World};
 
 const AGENT: &str = "spiffe://cluster.local/ns/quickstart-ns/sa/adk-agent-sa";
 const OTHER: &str = "spiffe://cluster.local/ns/quickstart-ns/sa/other-sa";
@@ -58,7 +61,7 @@ async fn start(world: &World) -> Running<'_> {
         "--header-timeout=5s".to_owned(),
         "--body-timeout=2s".to_owned(),
     ];
-    world.gateway("adversary", POLICY, &flags).await
+    world.gateway("adversary", &Feed::Files, POLICY, &flags).await
 }
 
 /// Sends bytes on a connection of its own, and gives what came back and what the servers saw.

@@ -140,6 +140,15 @@ fn settings_that_would_not_be_plain_yaml_are_refused() {
 }
 
 #[test]
+fn the_controllers_args_are_the_controllers() {
+    let objects = printed(&["--without-crds"]);
+    let container = &one(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0];
+    let args = strings(&container["args"]);
+    let line = ["agentic-controller"].into_iter().chain(args).chain(["--pod-name=agentic-controller-0"]);
+    crate::Args::try_parse_from(line).unwrap();
+}
+
+#[test]
 fn pods_run_with_as_little_as_they_can() {
     let objects = printed(&["--without-crds"]);
     let pod = &one(&objects, "Deployment")["spec"]["template"]["spec"];
@@ -191,6 +200,19 @@ fn every_rule_has_its_reason() {
     assert!(rules > 10);
 }
 
+#[test]
+fn what_is_watched_may_be_watched() {
+    let objects = printed(&["--without-crds"]);
+    let role = one(&objects, "ClusterRole");
+    let kinds = crate::watch::kinds();
+    assert!(kinds.len() > 10);
+    for kind in kinds {
+        for verb in ["get", "list", "watch"] {
+            assert!(has(role, &kind.group, &plural(&kind.kind), verb), "{verb} {kind:?}");
+        }
+    }
+}
+
 /// The plural of a kind, as far as these kinds go.
 fn plural(kind: &str) -> String {
     let lower = kind.to_lowercase();
@@ -227,7 +249,7 @@ fn what_is_applied_may_be_applied() {
     let objects = printed(&["--without-crds"]);
     let role = one(&objects, "ClusterRole");
     let applied = provision::objects(&proxy, &settings);
-    assert_eq!(applied.len(), 4);
+    assert_eq!(applied.len(), 5);
     for object in &applied {
         let api_version = object["apiVersion"].as_str().unwrap();
         let group = api_version.split_once('/').map_or("", |(group, _)| group);

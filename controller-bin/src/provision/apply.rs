@@ -7,13 +7,13 @@ use serde_json::Value;
 
 use super::{FIELD_MANAGER, GATEWAY_LABEL, Proxy, Settings, drift, gateway_label, objects, proxy_name};
 
-/// Every kind that was ever made for a Gateway, by this controller or by upstream's (whose proxies have a ConfigMap).
+/// Every kind that is made for a Gateway, in the order of [`objects`].
 const KINDS: [(&str, &str, &str, &str); 5] = [
     ("", "v1", "ServiceAccount", "serviceaccounts"),
+    ("", "v1", "ConfigMap", "configmaps"),
     ("apps", "v1", "Deployment", "deployments"),
     ("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
     ("", "v1", "Service", "services"),
-    ("", "v1", "ConfigMap", "configmaps"),
 ];
 
 /// Applies them by server-side apply (field manager [`FIELD_MANAGER`], forced), and removes what is no longer wanted of

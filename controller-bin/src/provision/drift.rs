@@ -8,11 +8,7 @@ const APPLIED: &str = "agentic.networking.x-k8s.io/applied";
 
 /// Writes the hash of the object into it.
 pub(super) fn seal(object: &mut Value) {
-    let hash: String = Sha256::digest(object.to_string().as_bytes())
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hash = hash(object);
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
         if let Some(annotations) = annotations.as_object_mut() {
@@ -21,19 +17,28 @@ pub(super) fn seal(object: &mut Value) {
     }
 }
 
-/// Whether `live` has everything that `applied` says. Lists of plain values are equal, lists of objects hold every object
+/// The first 16 hex digits of the SHA-256 of the JSON, whose keys are sorted.
+pub(super) fn hash(value: &Value) -> String {
+    super::hex(&Sha256::digest(value.to_string().as_bytes()), 8)
+}
+
+/// Whether `live` has everything that `applied` says. What is applied empty may be absent. Lists of plain values are equal, lists of objects hold every object
 /// in some order, so that what the API server fills in and what others add (where server-side apply would leave it
 /// alone) is no drift.
 pub(super) fn has(live: &Value, applied: &Value) -> bool {
     match (live, applied) {
-        (Value::Object(live), Value::Object(applied)) => {
-            applied.iter().all(|(name, applied)| live.get(name).is_some_and(|live| has(live, applied)))
-        }
+        (Value::Object(live), Value::Object(applied)) => applied
+            .iter()
+            .all(|(name, applied)| live.get(name).map_or(is_empty(applied), |live| has(live, applied))),
         (Value::Array(live), Value::Array(applied)) if applied.iter().all(Value::is_object) => {
             applied.iter().all(|applied| live.iter().any(|live| has(live, applied)))
         }
         _ => live == applied,
     }
+}
+
+fn is_empty(value: &Value) -> bool {
+    value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(serde_json::Map::is_empty)
 }
 
 #[cfg(test)]
@@ -59,6 +64,8 @@ mod tests {
             true,
         );
         check(json!({"ports": [{"port": 2}]}), json!({"ports": [{"port": 1}]}), false);
+        check(json!({}), json!({"env": [], "data": {}}), true);
+        check(json!({}), json!({"name": ""}), false);
         check(json!(null), json!({"a": 1}), false);
     }
 

@@ -6,6 +6,8 @@ use serde_json::{Map, Value, json};
 use super::{DataPlane, GATEWAY_LABEL, PROXY_LABEL, Proxy, Settings, drift, gateway_label, proxy_name};
 use crate::identity::BUNDLE;
 
+/// On a proxy's Pods: the hash of the ConfigMap that they read.
+const CONFIGURATION: &str = "agentic.networking.x-k8s.io/configuration";
 /// Where certificate and bundle are mounted: upstream's path.
 const IDENTITY_DIR: &str = "/run/gateway-identity-mtls";
 /// Where the proxy keeps the last good configuration, for a warm start.
@@ -21,13 +23,15 @@ const DRAIN_SECONDS: u32 = 30;
 /// How long the proxy goes on accepting after its deletion was asked for: load balancers learn of it that late.
 const LINGER_SECONDS: u32 = 5;
 
-/// The objects to apply, in order: ServiceAccount, Deployment, PodDisruptionBudget and, if there is a port, Service.
+/// The objects to apply, in order: ServiceAccount, ConfigMap, Deployment, PodDisruptionBudget and, if there is a port,
+/// Service.
 ///
-/// There is no ConfigMap: all that a proxy needs to start are its flags, so that one revision of the Deployment is one
-/// configuration, and a Pod that restarts in the middle of a rollout cannot read half of the next one.
+/// Who a proxy is and whom it listens to are its arguments. The ConfigMap holds what the class's parameters set; the
+/// container names each key that it reads, so that a key that somebody adds sets nothing.
 pub fn objects(proxy: &Proxy, settings: &Settings) -> Vec<Value> {
     let mut objects = vec![
         object("v1", "ServiceAccount", proxy, json!({"automountServiceAccountToken": false})),
+        object("v1", "ConfigMap", proxy, json!({"data": variables(proxy)})),
         object("apps/v1", "Deployment", proxy, json!({"spec": deployment(proxy, settings)})),
         object(
             "policy/v1",
@@ -115,17 +119,16 @@ fn deployment(proxy: &Proxy, settings: &Settings) -> Value {
     // What a listener does not need: a new port must not be a new rollout, so the Pod does not list listeners' ports.
     let health = free_port(HEALTH_PORT, &proxy.ports);
     let admin = free_port(ADMIN_PORT, &proxy.ports);
-    let mut template_metadata = json!({"labels": labels(proxy)});
-    if let (Some(metadata), false) = (template_metadata.as_object_mut(), proxy.annotations.is_empty()) {
-        metadata.insert("annotations".to_owned(), json!(proxy.annotations));
-    }
+    let mut annotations = proxy.annotations.clone();
+    // A change of the ConfigMap is a rollout.
+    annotations.insert(CONFIGURATION.to_owned(), drift::hash(&json!(variables(proxy))));
     json!({
         "replicas": proxy.replicas,
         "revisionHistoryLimit": 3,
         "selector": {"matchLabels": selector(proxy)},
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
         "template": {
-            "metadata": template_metadata,
+            "metadata": {"labels": labels(proxy), "annotations": annotations},
             "spec": {
                 "serviceAccountName": proxy_name(&proxy.gateway),
                 // The proxy never speaks to the API server.
@@ -181,7 +184,12 @@ fn container(proxy: &Proxy, settings: &Settings, health: u16, admin: u16) -> Val
         format!("--admin-addr=127.0.0.1:{admin}"),
         format!("--drain-timeout={DRAIN_SECONDS}s"),
     ];
-    args.extend(settings.flags.iter().chain(&proxy.flags).cloned());
+    args.extend(settings.flags.iter().cloned());
+    let name = proxy_name(&proxy.gateway);
+    let env: Vec<Value> = variables(proxy)
+        .keys()
+        .map(|key| json!({"name": key, "valueFrom": {"configMapKeyRef": {"name": name, "key": key}}}))
+        .collect();
     let probe = |path: &str, period: u32, failures: u32| {
         json!({
             "httpGet": {"path": path, "port": "health"},
@@ -194,6 +202,7 @@ fn container(proxy: &Proxy, settings: &Settings, health: u16, admin: u16) -> Val
         "name": program(proxy.data_plane),
         "image": proxy.image.as_ref().unwrap_or(&settings.gateway_image),
         "args": args,
+        "env": env,
         "ports": [{"name": "health", "containerPort": health, "protocol": "TCP"}],
         "startupProbe": probe("/healthz", 1, 60),
         "readinessProbe": probe("/readyz", 2, 3),
@@ -213,6 +222,17 @@ fn container(proxy: &Proxy, settings: &Settings, health: u16, admin: u16) -> Val
             {"name": "state", "mountPath": STATE_DIR},
         ],
     })
+}
+
+/// The flags of the class's parameters as the gateway's environment: `--max-body-bytes=1` is
+/// `AGENTIC_GATEWAY_MAX_BODY_BYTES=1`, and `--filter-lists` is `AGENTIC_GATEWAY_FILTER_LISTS=true`.
+fn variables(proxy: &Proxy) -> BTreeMap<String, String> {
+    let variable = |flag: &String| {
+        let (name, value) = flag.split_once('=').unwrap_or((flag, "true"));
+        let name = name.trim_start_matches("--").replace('-', "_").to_ascii_uppercase();
+        (format!("AGENTIC_GATEWAY_{name}"), value.to_owned())
+    };
+    proxy.flags.iter().map(variable).collect()
 }
 
 /// The first port from `wanted` on that no listener has.

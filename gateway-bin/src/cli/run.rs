@@ -6,7 +6,9 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
+use http::Uri;
 use policy_model::NamespacedName;
+use spiffe_id::SpiffeId;
 
 use super::{ResolutionArgs, values};
 use crate::cli::{BundleFile, ListenAt, ResolveTo, parse_duration};
@@ -17,6 +19,9 @@ pub struct RunArgs {
     #[command(flatten)]
     #[allow(missing_docs, reason = "clap would print it as help")]
     pub manifests: ManifestArgs,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would print it as help")]
+    pub xds: XdsArgs,
     #[command(flatten)]
     #[allow(missing_docs, reason = "clap would print it as help")]
     pub resolution: ResolutionArgs,
@@ -42,11 +47,11 @@ pub struct RunArgs {
 #[command(next_help_heading = "Configuration")]
 pub struct ManifestArgs {
     /// Files or folders (*.yaml, *.yml, *.json) of manifests; read again when they change. An invalid file never
-    /// replaces a good configuration
-    #[arg(long = "manifests", required = true, num_args = 1.., value_name = "PATH", value_delimiter = ',',
+    /// replaces a good configuration. This or --xds
+    #[arg(long = "manifests", required_unless_present = "url", conflicts_with = "url", num_args = 1.., value_name = "PATH", value_delimiter = ',',
           env = "AGENTIC_GATEWAY_MANIFESTS")]
     pub paths: Vec<PathBuf>,
-    /// Serve this Gateway only; all that the manifests hold by default
+    /// Serve this Gateway only; all that the manifests hold by default. With --xds: the one that this proxy belongs to
     #[arg(long = "gateway", value_name = "NAMESPACE/NAME", value_parser = values::namespaced_name,
           value_delimiter = ',', env = "AGENTIC_GATEWAY_GATEWAY")]
     pub gateways: Vec<NamespacedName>,
@@ -56,6 +61,34 @@ pub struct ManifestArgs {
     /// Serve the listeners of a port at another address (port 0: a free one, which is logged)
     #[arg(long, value_name = "PORT=ADDR:PORT", value_delimiter = ',', env = "AGENTIC_GATEWAY_LISTEN")]
     pub listen: Vec<ListenAt>,
+}
+
+/// Where the configuration comes from in a cluster.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Configuration")]
+pub struct XdsArgs {
+    /// Take the configuration from this controller, `https://HOST[:PORT]`, over mTLS with the identity of
+    /// --identity-dir. What is in force stays when the controller is away
+    #[arg(
+        long = "xds",
+        requires = "server_id",
+        requires = "gateways",
+        value_name = "URL",
+        env = "AGENTIC_GATEWAY_XDS"
+    )]
+    pub url: Option<Uri>,
+    /// The controller's SPIFFE ID: nobody else's configuration is taken
+    #[arg(
+        long = "xds-server-id",
+        requires = "url",
+        value_name = "SPIFFE",
+        env = "AGENTIC_GATEWAY_XDS_SERVER_ID"
+    )]
+    pub server_id: Option<SpiffeId>,
+    /// Keep the last good configuration in this file (or in this folder), readable by its owner only as it may hold
+    /// keys, and start with it until the controller is reached
+    #[arg(long = "xds-state", requires = "url", value_name = "FILE|DIR", env = "AGENTIC_GATEWAY_XDS_STATE")]
+    pub state: Option<PathBuf>,
 }
 
 /// What is let through.
@@ -73,7 +106,7 @@ pub struct PolicyArgs {
           env = "AGENTIC_GATEWAY_AUTHORIZER_TIMEOUT")]
     pub authorizer_timeout: Duration,
     /// Keys that seal session ids: one a line, 32 bytes in base64 or hex, or one raw key of 32 bytes. The first seals,
-    /// all open. Without it a random key is made, and sessions end with the process
+    /// all open. Without it they are the controller's (--xds), or a random one with which sessions end with the process
     #[arg(long, value_name = "FILE", env = "AGENTIC_GATEWAY_SESSION_KEY_FILE")]
     pub session_key_file: Option<PathBuf>,
 }
@@ -162,6 +195,9 @@ pub struct OperationArgs {
         env = "AGENTIC_GATEWAY_ADMIN_ADDR"
     )]
     pub admin_addr: SocketAddr,
+    /// Address of /healthz and /readyz alone, for probes from elsewhere; none by default
+    #[arg(long, value_name = "ADDR:PORT", env = "AGENTIC_GATEWAY_HEALTH_ADDR")]
+    pub health_addr: Option<SocketAddr>,
     /// How long open requests may take to end on SIGTERM
     #[arg(long, default_value = "30s", value_name = "TIME", env = "AGENTIC_GATEWAY_DRAIN_TIMEOUT",
           value_parser = parse_duration)]

@@ -1,5 +1,8 @@
 //! Metrics in the OpenMetrics text format. No label has values that clients choose.
-use std::{sync::atomic::AtomicU64, time::Duration};
+use std::{
+    sync::atomic::AtomicU64,
+    time::{Duration, SystemTime},
+};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -43,6 +46,9 @@ pub(crate) struct Metrics {
     pub(crate) connections: Gauge,
     pub(crate) generation: Gauge<u64, AtomicU64>,
     pub(crate) identity_expiry: Gauge,
+    pub(crate) xds_connected: Gauge,
+    pub(crate) xds_refused: Counter,
+    xds_update: Gauge<f64, AtomicU64>,
 }
 
 impl Metrics {
@@ -88,6 +94,20 @@ impl Metrics {
             "When the gateway's own certificate expires, in Unix time",
             identity_expiry.clone(),
         );
+        let xds_connected = Gauge::default();
+        registry.register("xds_connected", "Whether the controller is followed", xds_connected.clone());
+        let xds_refused = Counter::default();
+        registry.register(
+            "xds_refused",
+            "Responses of the controller that could not be put in force",
+            xds_refused.clone(),
+        );
+        let xds_update = Gauge::default();
+        registry.register(
+            "xds_last_update_seconds",
+            "When something that the controller sent was last put in force, in Unix time",
+            xds_update.clone(),
+        );
         Self {
             registry,
             requests,
@@ -99,6 +119,9 @@ impl Metrics {
             connections,
             generation,
             identity_expiry,
+            xds_connected,
+            xds_refused,
+            xds_update,
         }
     }
 
@@ -119,6 +142,11 @@ impl Metrics {
 
     pub(crate) fn reload(&self, result: &'static str) {
         self.reloads.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    /// Something that the controller sent is in force.
+    pub(crate) fn xds_updated(&self, now: SystemTime) {
+        self.xds_update.set(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64());
     }
 
     pub(crate) fn handshake(&self, result: &'static str) {

@@ -54,7 +54,7 @@ impl Resolver {
         Self { given, lenient: true }
     }
 
-    async fn addresses(&self, address: &Address) -> Result<Vec<SocketAddr>, String> {
+    pub(crate) async fn addresses(&self, address: &Address) -> Result<Vec<SocketAddr>, String> {
         let (host, port) = match address {
             Address::Socket(address) => return Ok(vec![*address]),
             Address::Name(host, port) => (host, *port),

@@ -9,7 +9,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use agentic_gateway::{
@@ -36,12 +36,21 @@ use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::wire::Wire;
+use xds_server::Report;
+use xds_translate::{Options, native};
+
+use super::{
+    controller::{CONTROLLER, Controller, resources, with_session_keys},
+    wire::Wire,
+};
 
 /// Each request of a test carries an id of its own in this header.
 pub(crate) const CASE_ID: &str = "x-case-id";
 const REMOTE_HOST: &str = "mcp.deepwiki.com";
 const NAMESPACE: &str = "quickstart-ns";
+/// The Gateway of the base.
+const GATEWAY: &str = "quickstart-ns/agentic-net-gateway";
+const SESSION_KEY: [u8; 32] = [7; 32];
 const HOUR: Duration = Duration::from_secs(3600);
 /// Listener names of the base, and their ports.
 const LISTENERS: [(&str, u16); 3] = [("https", 10_001), ("plain", 10_002), ("https2", 10_003)];
@@ -105,6 +114,13 @@ impl Memory {
     }
 }
 
+/// Where gateways get their configuration from.
+#[derive(Debug)]
+pub(crate) enum Feed {
+    Files,
+    Controller(Controller),
+}
+
 /// Everything around the gateways.
 #[derive(Debug)]
 pub(crate) struct World {
@@ -132,7 +148,7 @@ impl World {
         let public = ca(REMOTE_HOST);
         fs::write(dir.path().join("public.pem"), public.roots_pem()).unwrap();
         fs::write(dir.path().join("other.pem"), cas["other.domain"].roots_pem()).unwrap();
-        fs::write(dir.path().join("session.key"), [7; 32]).unwrap();
+        fs::write(dir.path().join("session.key"), SESSION_KEY).unwrap();
 
         let id: SpiffeId = format!("spiffe://{REMOTE_HOST}/server").parse().unwrap();
         let svid = public
@@ -161,33 +177,74 @@ impl World {
         world
     }
 
+    /// A controller for the gateways of this world.
+    pub(crate) async fn controller(&self) -> Controller {
+        let id = gateway_id();
+        Controller::start(&self.cas["cluster.local"], &[(id.as_str(), GATEWAY)]).await
+    }
+
     /// Starts a gateway on the base, more manifests, and endpoints for all their Services.
-    pub(crate) async fn gateway(&self, name: &str, manifests: &str, flags: &[String]) -> Running<'_> {
-        let folder = self.dir.path().join(name);
-        fs::create_dir(&folder).unwrap();
+    pub(crate) async fn gateway(
+        &self,
+        name: &str,
+        feed: &Feed,
+        manifests: &str,
+        flags: &[String],
+    ) -> Running<'_> {
         let base = include_str!("../cases/base.yaml");
-        fs::write(folder.join("base.yaml"), base).unwrap();
-        fs::write(folder.join("more.yaml"), manifests).unwrap();
-        fs::write(folder.join("endpoints.yaml"), self.endpoints(&[base, manifests])).unwrap();
+        let endpoints = self.endpoints(&[base, manifests]);
         let file = |name: &str| self.dir.path().join(name).display().to_string();
-        let mut words = vec![
-            "agentic-gateway".to_owned(),
-            "run".to_owned(),
-            format!("--manifests={}", folder.display()),
+        let mut words = vec!["agentic-gateway".to_owned(), "run".to_owned()];
+        match feed {
+            Feed::Files => {
+                let folder = self.dir.path().join(name);
+                fs::create_dir(&folder).unwrap();
+                fs::write(folder.join("base.yaml"), base).unwrap();
+                fs::write(folder.join("more.yaml"), manifests).unwrap();
+                fs::write(folder.join("endpoints.yaml"), endpoints).unwrap();
+                words.push(format!("--manifests={}", folder.display()));
+                words.push(format!("--session-key-file={}", file("session.key")));
+            }
+            Feed::Controller(controller) => {
+                let set = resources(&[base, manifests, &endpoints], GATEWAY, &Options::default());
+                controller.cache.publish(GATEWAY, with_session_keys(&set, &[SESSION_KEY]));
+                words.push(format!("--xds={}", controller.url()));
+                words.push(format!("--xds-server-id={CONTROLLER}"));
+                words.push(format!("--gateway={GATEWAY}"));
+            }
+        }
+        words.extend([
             format!("--identity-dir={}", file("gateway")),
             format!("--trust-bundle=other.domain={}", file("other.pem")),
-            format!("--session-key-file={}", file("session.key")),
             format!("--extra-ca={}", file("public.pem")),
             format!("--resolve={REMOTE_HOST}:443:{}", self.remote),
             "--listen-address=127.0.0.1".to_owned(),
             "--admin-addr=127.0.0.1:0".to_owned(),
             "--drain-timeout=5s".to_owned(),
-        ];
+        ]);
         words.extend(LISTENERS.iter().map(|(_, port)| format!("--listen={port}=127.0.0.1:0")));
         words.extend(flags.iter().cloned());
         let Command::Run(args) = Cli::try_parse_from(words).unwrap().command else { panic!("not a `run`") };
         let gateway =
             Gateway::start(&args, AccessLog::Off).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        if let Feed::Controller(controller) = feed {
+            let deadline = Instant::now() + Duration::from_secs(10);
+            let is_fed = || {
+                let set = controller.cache.set(GATEWAY).unwrap();
+                let has_all = |report: &Report| {
+                    [native::OBJECT, native::SESSION_KEYS]
+                        .iter()
+                        .all(|url| report.acknowledged.get(*url) == Some(&set.version_of(url)))
+                };
+                let reports = controller.cache.reports();
+                // Not that of a gateway before, which may have had the same.
+                matches!(reports.as_slice(), [only] if has_all(only)) && *gateway.generation().borrow() > 0
+            };
+            while !is_fed() {
+                assert!(Instant::now() < deadline, "{name}: {:?}", controller.cache.reports());
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
         Running { world: self, gateway }
     }
 

@@ -303,3 +303,21 @@ async fn the_end_of_the_server_is_told_and_does_not_take_long() {
     assert!(tokio::net::TcpStream::connect(server.address).await.is_err());
     drop(silent);
 }
+
+#[tokio::test]
+async fn who_says_nothing_is_not_waited_for() {
+    use tokio::io::AsyncReadExt as _;
+
+    let authority = Authority::new();
+    let server = Server::start(&authority);
+    server.cache.publish("east", set(&[("a", "1")]));
+    // Both at once: each is given ten seconds.
+    let mut silent = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    let mut client = Client::connect(&server, &authority, EAST).await;
+    let mut stream = client.silent().await.unwrap();
+    assert_eq!(stream.next().await.unwrap_err().code(), Code::DeadlineExceeded);
+    let mut nothing = Vec::new();
+    deadline("the end of the handshake", silent.read_to_end(&mut nothing)).await.unwrap();
+    assert!(nothing.is_empty());
+    server.until("a refusal", |counts| counts.refused == 1 && counts.streams == 1).await;
+}

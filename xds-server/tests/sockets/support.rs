@@ -251,6 +251,16 @@ impl Client {
         Ok(Stream { requests, responses })
     }
 
+    /// A stream without a request.
+    pub(crate) async fn silent(
+        &mut self,
+    ) -> Result<Stream<DeltaDiscoveryRequest, DeltaDiscoveryResponse>, Status> {
+        let (requests, receiver) = mpsc::channel(8);
+        let call = self.ads.delta_aggregated_resources(ReceiverStream::new(receiver));
+        let responses = deadline("a stream", call).await?.into_inner();
+        Ok(Stream { requests, responses })
+    }
+
     pub(crate) async fn world(
         &mut self,
         request: DiscoveryRequest,

@@ -42,7 +42,7 @@ pub(crate) async fn options(binaries: &Binaries) -> anyhow::Result<NodeOptions> 
     let images = [
         ("ghcr.io/agentic-access/agentic-gateway", image([built("agentic-gateway")])),
         ("ghcr.io/agentic-access/agentic-controller", image([built("agentic-controller")])),
-        ("quay.io/kuadrant/authorino", image([&binaries.authorino])),
+        ("quay.io/kuadrant/authorino", image([binaries.authorino.as_path(), Path::new("server")])),
         (
             "ghcr.io/agentic-access/mcp-everything",
             Image {

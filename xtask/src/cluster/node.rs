@@ -8,9 +8,10 @@
 //! - A load balancer's address is on the node; connections that it forwards come from the node's address.
 //! - Containers that crash are started again after 0.2 s to 5 s, not 10 s to 5 min; a probe that has not succeeded yet is tried
 //!   between its periods too, though only its successes count then.
-//! - The program is process 1 of its container, as in Kubernetes: SIGTERM does nothing to one that does not handle it.
+//! - The program is process 1 of its container, as in Kubernetes. One that does not handle SIGTERM, which such a process
+//!   therefore ignores, is killed at once and not when its time is over.
 //! - Volumes and variables that are not known here keep a Pod waiting, with the reason in its status and an Event; what only
-//!   limits or places a Pod (resources, affinity, tolerations, seccomp) is not looked at.
+//!   limits or places a Pod (resources, affinity, tolerations, seccomp, host namespaces) is not looked at.
 //! - The kubelet API serves logs only, to everybody in the cluster's network.
 mod certificates;
 mod containers;
@@ -33,7 +34,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use k8s_openapi::{
     api::core::v1::{
         DaemonEndpoint, Node as NodeObject, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus,
@@ -94,13 +95,19 @@ impl Node {
         dir: &Path,
         options: NodeOptions,
     ) -> anyhow::Result<Self> {
-        // HTTPS probes take the process's own. It may be there already.
-        if rustls::crypto::ring::default_provider().install_default().is_err() {}
+        ensure!(
+            maps_users(&std::fs::read_to_string("/proc/self/uid_map")?),
+            "Pods run as users of their own: run this as root (`sudo`), not as root of a user namespace"
+        );
+        // HTTPS probes take the process's own. An error: it is there already.
+        drop(rustls::crypto::ring::default_provider().install_default());
         std::fs::create_dir_all(dir).context("the node's folder")?;
         // What is in it is the node's own: volumes are for the containers that mount them.
         std::fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
         let dir = dir.canonicalize()?;
         let (admin, node) = (control_plane.client().await?, control_plane.node_client().await?);
+        sandbox::clean().await?;
+        services::clean().await?;
         let (listener, tls) = logs::listen().await?;
         let hosts = Hosts::open("/etc/hosts".into()).context("the hosts file")?;
         let uid = register(&admin).await.context("the Node object")?;
@@ -125,6 +132,12 @@ impl Node {
     pub(crate) fn pid(&self, namespace: &str, pod: &str, container: &str) -> Option<u32> {
         self.context.recorded(namespace, pod)?.pids.get(container).copied()
     }
+}
+
+/// Whether there are other users than root, by `/proc/self/uid_map` (user_namespaces(7)).
+fn maps_users(uid_map: &str) -> bool {
+    let lengths = uid_map.lines().filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok());
+    lengths.sum::<u64>() > 65_535
 }
 
 /// Makes the Node object, ready; its UID.
@@ -179,4 +192,17 @@ async fn register(admin: &Client) -> anyhow::Result<String> {
     let patch = Patch::Merge(serde_json::json!({"status": status}));
     let node = nodes.patch_status(NODE_NAME, &PatchParams::default(), &patch).await?;
     node.uid().context("a Node without a UID")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::maps_users;
+
+    #[test]
+    fn users_of_namespaces() {
+        assert!(maps_users("         0          0 4294967295\n"));
+        assert!(maps_users("         0       1000          1\n         1     100000      65536\n"));
+        assert!(!maps_users("         0          0          1\n"));
+        assert!(!maps_users(""));
+    }
 }

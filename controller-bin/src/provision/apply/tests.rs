@@ -142,8 +142,13 @@ fn settings() -> Settings {
     }
 }
 
-const ALL: [&str; 4] =
-    ["PATCH serviceaccounts", "PATCH deployments", "PATCH poddisruptionbudgets", "PATCH services"];
+const ALL: [&str; 5] = [
+    "PATCH serviceaccounts",
+    "PATCH configmaps",
+    "PATCH deployments",
+    "PATCH poddisruptionbudgets",
+    "PATCH services",
+];
 
 async fn applied(server: &Server, proxy: &Proxy) -> Vec<String> {
     apply(&server.client(), proxy, &settings()).await.unwrap();
@@ -177,6 +182,9 @@ async fn a_change_writes_what_it_concerns() {
     assert_eq!(applied(&server, &image).await, ["PATCH deployments"]);
     let replicas = Proxy { replicas: 2, ..image };
     assert_eq!(applied(&server, &replicas).await, ["PATCH deployments"]);
+    let flags = Proxy { flags: vec!["--filter-lists".to_owned()], ..replicas.clone() };
+    assert_eq!(applied(&server, &flags).await, ["PATCH configmaps", "PATCH deployments"]);
+    assert_eq!(applied(&server, &replicas).await, ["PATCH configmaps", "PATCH deployments"]);
     let labelled =
         Proxy { labels: BTreeMap::from([("team".to_owned(), "a".to_owned())]), ..replicas.clone() };
     assert_eq!(applied(&server, &labelled).await, ALL);
@@ -188,18 +196,13 @@ async fn a_change_writes_what_it_concerns() {
 #[tokio::test]
 async fn what_is_not_wanted_is_deleted_if_it_is_ours() {
     let server = Server::default();
-    let of_upstream = |labels: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": NAME, "uid": "c", "labels": labels}});
-    server.put(&path("configmaps"), of_upstream(json!({"gateway.networking.k8s.io/gateway-name": "gw"})));
-    let mut expected = ALL.to_vec();
-    expected.push("DELETE configmaps");
-    assert_eq!(applied(&server, &proxy()).await, expected);
+    applied(&server, &proxy()).await;
+    let without = Proxy { ports: Vec::new(), ..proxy() };
+    assert_eq!(applied(&server, &without).await, ["DELETE services"], "a Service needs ports");
+    assert!(applied(&server, &without).await.is_empty());
 
-    server.put(&path("configmaps"), of_upstream(json!({"gateway.networking.k8s.io/gateway-name": "other"})));
-    assert_eq!(
-        applied(&server, &Proxy { ports: Vec::new(), ..proxy() }).await,
-        ["DELETE services"],
-        "a Service needs ports; the ConfigMap is another Gateway's"
-    );
+    server.put(&path("services"), json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": NAME}}));
+    assert!(applied(&server, &without).await.is_empty(), "this one is not ours");
 }
 
 #[tokio::test]
@@ -225,7 +228,7 @@ async fn someone_elses_objects_are_left_alone() {
         );
         assert_eq!(
             server.take_requests(),
-            ["PATCH serviceaccounts", "PATCH poddisruptionbudgets", "PATCH services"],
+            ["PATCH serviceaccounts", "PATCH configmaps", "PATCH poddisruptionbudgets", "PATCH services"],
             "the others are applied all the same"
         );
     }
@@ -244,6 +247,7 @@ async fn a_deployment_with_another_selector_is_replaced() {
         applied(&server, &proxy()).await,
         [
             "PATCH serviceaccounts",
+            "PATCH configmaps",
             "DELETE deployments",
             "PATCH deployments",
             "PATCH poddisruptionbudgets",

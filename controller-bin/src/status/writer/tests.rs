@@ -21,7 +21,7 @@ impl Server {
         let (service, handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
         let (desired, receiver) = watch::channel(Arc::from([]));
         let mut tasks = JoinSet::new();
-        tasks.spawn(write_all(Client::new(service, "default"), receiver));
+        tasks.spawn(write_all(Client::new(service, "default"), receiver, |_| ()));
         Self { handle, desired, tasks }
     }
 

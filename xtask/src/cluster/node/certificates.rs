@@ -1,6 +1,4 @@
 //! `podCertificate` sources of projected volumes: a key, a PodCertificateRequest, and what the signer answers (KEP-4317).
-use std::time::{Duration, Instant};
-
 use anyhow::{Context as _, bail};
 use k8s_openapi::{
     ByteString,
@@ -11,7 +9,7 @@ use k8s_openapi::{
         core::v1::{Pod, PodCertificateProjection, ServiceAccount},
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
-    jiff::Timestamp,
+    jiff::{SignedDuration, Timestamp},
 };
 use kube::{Api, ResourceExt as _, api::PostParams, runtime::reflector::ObjectRef};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
@@ -22,19 +20,19 @@ use super::{
 };
 
 /// A request that is not seen for so long is made again: it was removed (they live for 15 minutes).
-const LOST: Duration = Duration::from_secs(5);
+const LOST: SignedDuration = SignedDuration::from_secs(5);
 
 /// One source and how far it is.
 #[derive(Debug, Default)]
 pub(super) struct Credential {
     issued: Option<Issued>,
     asked: Option<Asked>,
-    /// What the signer said in the end, as a kubelet sees it: it is not asked again for this Pod.
+    /// What the signer said in the end. As a kubelet takes it: the signer is not asked again for this Pod.
     refused: Option<String>,
 }
 
 /// What goes into the volume.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Issued {
     /// PKCS #8, PEM.
     pub(super) key: String,
@@ -48,7 +46,7 @@ pub(super) struct Issued {
 struct Asked {
     name: String,
     key: String,
-    at: Instant,
+    at: Timestamp,
 }
 
 /// What a signer answered.
@@ -60,51 +58,45 @@ enum Answer {
 }
 
 impl Credential {
-    /// Goes one step on: asks if there is nothing to ask for or it is time to renew, takes an answer if there is one.
-    /// The credentials to be used now; an error while there are none says what is waited for.
+    /// Goes on: asks if there is nothing to ask for or it is time to renew, takes an answer if there is one. The credentials
+    /// to be used now; an error while there are none says what is waited for.
     pub(super) async fn advance(
         &mut self,
         context: &Context,
         pod: &Pod,
         source: &PodCertificateProjection,
     ) -> anyhow::Result<&Issued> {
-        let due = self.issued.as_ref().is_none_or(|issued| issued.begin_refresh_at <= now());
-        if due && self.refused.is_none() {
-            match &self.asked {
-                None => self.asked = Some(ask(context, pod, source).await?),
-                Some(asked) => {
-                    let namespace = pod.namespace().unwrap_or_default();
-                    let request = context.requests.get(&ObjectRef::new(&asked.name).within(&namespace));
-                    match request {
-                        None if asked.at.elapsed() > LOST => self.asked = None,
-                        None => {}
-                        Some(request) => self.take(&request, &namespace)?,
-                    }
-                }
-            }
+        let namespace = pod.namespace().unwrap_or_default();
+        let request = self
+            .asked
+            .as_ref()
+            .and_then(|asked| context.requests.get(&ObjectRef::new(&asked.name).within(&namespace)));
+        self.take(request.as_deref(), now())?;
+        if self.is_to_ask(now()) {
+            self.asked = Some(ask(context, pod, source).await?);
         }
-        match (&self.issued, &self.refused, &self.asked) {
-            // A kubelet keeps what it has until it expires.
-            (Some(issued), _, _) if issued.not_after > now() => Ok(issued),
-            (_, Some(refused), _) => bail!("{refused}"),
-            (_, _, Some(asked)) => {
-                bail!("PodCertificateRequest `{}` waits for signer `{}`", asked.name, source.signer_name)
-            }
-            _ => bail!("no certificate of signer `{}` yet", source.signer_name),
-        }
+        self.current(&source.signer_name, now())
     }
 
-    fn take(&mut self, request: &PodCertificateRequest, namespace: &str) -> anyhow::Result<()> {
+    /// Looks at the request that was made, if there is one.
+    fn take(&mut self, request: Option<&PodCertificateRequest>, now: Timestamp) -> anyhow::Result<()> {
+        let Some(asked) = &self.asked else { return Ok(()) };
+        let Some(request) = request else {
+            if now.duration_since(asked.at) > LOST {
+                self.asked = None;
+            }
+            return Ok(());
+        };
         let status = request.status.clone().unwrap_or_default();
         match answer(&status) {
             Answer::Pending => {}
             Answer::Refused(why) => {
+                self.refused = Some(format!("PodCertificateRequest `{}`: {why}", asked.name));
                 self.asked = None;
-                self.refused =
-                    Some(format!("PodCertificateRequest `{namespace}/{}`: {why}", request.name_any()));
             }
             Answer::Issued => {
-                let key = self.asked.take().context("nothing was asked for")?.key;
+                let key = asked.key.clone();
+                self.asked = None;
                 self.issued = Some(Issued {
                     key,
                     chain: status.certificate_chain.context("issued without a certificate")?,
@@ -114,6 +106,23 @@ impl Credential {
             }
         }
         Ok(())
+    }
+
+    fn is_to_ask(&self, now: Timestamp) -> bool {
+        let due = self.issued.as_ref().is_none_or(|issued| issued.begin_refresh_at <= now);
+        due && self.asked.is_none() && self.refused.is_none()
+    }
+
+    /// What there is stays in use until it expires, whatever became of its renewal.
+    fn current(&self, signer: &str, now: Timestamp) -> anyhow::Result<&Issued> {
+        match (&self.issued, &self.refused, &self.asked) {
+            (Some(issued), _, _) if issued.not_after > now => Ok(issued),
+            (_, Some(refused), _) => bail!("{refused}"),
+            (_, _, Some(asked)) => {
+                bail!("PodCertificateRequest `{}` waits for signer `{signer}`", asked.name)
+            }
+            _ => bail!("no certificate of signer `{signer}` yet"),
+        }
     }
 }
 
@@ -180,7 +189,7 @@ async fn ask(context: &Context, pod: &Pod, source: &PodCertificateProjection) ->
     let requests: Api<PodCertificateRequest> = Api::namespaced(context.node.clone(), &namespace);
     let made =
         requests.create(&PostParams::default(), &request).await.context("PodCertificateRequest refused")?;
-    Ok(Asked { name: made.name_any(), key, at: Instant::now() })
+    Ok(Asked { name: made.name_any(), key, at: now() })
 }
 
 /// A new key (PKCS #8, PEM) and a certificate request with nothing but its public half (DER), as kubelets of 1.36 send it.
@@ -224,6 +233,80 @@ mod tests {
         check_answer(&[("Issued", "True")], &Answer::Issued);
         check_answer(&[("Denied", "True")], &Answer::Refused("Denied: Why: because".into()));
         check_answer(&[("Failed", "True")], &Answer::Refused("Failed: Why: because".into()));
+    }
+
+    fn at(minute: i64) -> Timestamp {
+        Timestamp::from_second(minute * 60).unwrap()
+    }
+
+    fn asked(name: &str, minute: i64) -> Option<Asked> {
+        Some(Asked { name: name.into(), key: format!("key of {name}"), at: at(minute) })
+    }
+
+    /// `+10-60`: issued, to be renewed from minute 10, good until minute 60.
+    fn request(answer: &str) -> PodCertificateRequest {
+        let condition = |kind: &str| {
+            serde_json::json!([{
+                "type": kind, "status": "True", "reason": "R", "message": "m",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }])
+        };
+        let status = match answer.strip_prefix('+').and_then(|times| times.split_once('-')) {
+            Some((refresh, end)) => serde_json::json!({
+                "conditions": condition("Issued"), "certificateChain": "chain",
+                "beginRefreshAt": at(refresh.parse().unwrap()), "notAfter": at(end.parse().unwrap()),
+            }),
+            None if answer.is_empty() => serde_json::json!({}),
+            None => serde_json::json!({"conditions": condition(answer)}),
+        };
+        let mut request: PodCertificateRequest = serde_json::from_value(serde_json::json!({
+            "metadata": {},
+            "spec": {
+                "signerName": "s", "podName": "", "podUID": "", "serviceAccountName": "",
+                "serviceAccountUID": "", "nodeName": "", "nodeUID": "", "stubPKCS10Request": "",
+            },
+        }))
+        .unwrap();
+        request.status = serde_json::from_value(status).unwrap();
+        request
+    }
+
+    #[track_caller]
+    fn check_step(credential: &mut Credential, answer: Option<&str>, minute: i64, expected: (bool, &str)) {
+        credential.take(answer.map(request).as_ref(), at(minute)).unwrap();
+        let current = match credential.current("s", at(minute)) {
+            Ok(issued) => issued.key.clone(),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!((credential.is_to_ask(at(minute)), current.as_str()), expected);
+    }
+
+    #[test]
+    fn renewal() {
+        let mut credential = Credential::default();
+        check_step(&mut credential, None, 0, (true, "no certificate of signer `s` yet"));
+        credential.asked = asked("a", 0);
+        let waits = "PodCertificateRequest `a` waits for signer `s`";
+        check_step(&mut credential, None, 0, (false, waits));
+        check_step(&mut credential, Some(""), 1, (false, waits));
+        check_step(&mut credential, Some("+10-60"), 2, (false, "key of a"));
+        check_step(&mut credential, None, 9, (false, "key of a"));
+        check_step(&mut credential, None, 10, (true, "key of a"));
+        credential.asked = asked("b", 10);
+        check_step(&mut credential, Some(""), 11, (false, "key of a"));
+        check_step(&mut credential, Some("+20-70"), 12, (false, "key of b"));
+        credential.asked = asked("c", 20);
+        check_step(&mut credential, Some("Failed"), 21, (false, "key of b"));
+        check_step(&mut credential, None, 70, (false, "PodCertificateRequest `c`: Failed: R: m"));
+    }
+
+    #[test]
+    fn refusals_are_final_and_what_is_lost_is_asked_for_again() {
+        let mut credential = Credential { asked: asked("a", 0), ..Credential::default() };
+        check_step(&mut credential, None, 1, (true, "no certificate of signer `s` yet"));
+        credential.asked = asked("b", 1);
+        check_step(&mut credential, Some("Denied"), 1, (false, "PodCertificateRequest `b`: Denied: R: m"));
+        check_step(&mut credential, None, 99, (false, "PodCertificateRequest `b`: Denied: R: m"));
     }
 
     #[test]

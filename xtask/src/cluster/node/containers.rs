@@ -14,7 +14,6 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
-use kube::runtime::events::EventType;
 use tokio::{
     process::{Child, Command},
     sync::watch,
@@ -113,8 +112,8 @@ pub(super) async fn supervise(unit: Arc<Unit>, container: Container, role: Role,
 
 /// Waits until it is told to stop.
 async fn stopped(stop: &mut Stop) {
-    // Who could tell has gone: that means the same.
-    if stop.wait_for(Option::is_some).await.is_err() {}
+    // An error: who could tell has gone. That means the same.
+    drop(stop.wait_for(Option::is_some).await);
 }
 
 /// All that the container needs, and its log; waits, with the reason in the status, until everything is there. None: stopped.
@@ -190,7 +189,11 @@ fn prepare(
     let log = std::fs::File::create(logs.join(format!("{restarts}.log"))).map_err(file)?;
     let working_dir = container.working_dir.as_ref().map(Into::into).or_else(|| image.working_dir.clone());
     let security = container.security_context.as_ref();
+    let passable = sandbox::passable(&[image.entrypoint.as_slice(), &image.arguments].concat());
+    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").map_err(file)?;
     let sandbox = Sandbox {
+        layers: sandbox::layers(&mountinfo, &passable),
+        passable,
         network: unit.network.clone(),
         hostname: pod.metadata.name.clone().unwrap_or_default(),
         scratch,
@@ -198,7 +201,6 @@ fn prepare(
         read_only_root: security.and_then(|security| security.read_only_root_filesystem).unwrap_or(false),
         identity: Identity::of(container, spec)?,
         working_dir: working_dir.unwrap_or_else(|| "/".into()),
-        passable: sandbox::passable(&[image.entrypoint.as_slice(), &image.arguments].concat()),
         command,
         environment: environment.into_iter().map(|(name, value)| format!("{name}={value}")).collect(),
     };
@@ -304,28 +306,30 @@ async fn run(
         () = stopped(stop) => None,
     };
     if let Some(why) = &why {
-        let message = format!("Container {} {why}, will be restarted", container.name);
-        unit.event(EventType::Normal, "Killing", message).await;
+        let message = format!("container `{}`: {why}", container.name);
+        unit.event("Normal", "Killing", message).await;
     }
     let grace = unit.grace();
     let status = end(&mut child, subject, grace, stop).await?;
     Ok(Ended::of(status, why))
 }
 
-/// The process id of the container's program: the only child of the process that we started. None: that ended first.
+/// The process id of the container's program, when it runs: the only child of the process that we started, once it is no
+/// longer what makes the container. None: that ended first.
 async fn program(child: &mut Child) -> anyhow::Result<Option<u32>> {
     let Some(parent) = child.id() else { return Ok(None) };
     let children = format!("/proc/{parent}/task/{parent}/children");
-    loop {
+    while child.try_wait()?.is_none() {
         let pids = std::fs::read_to_string(&children).unwrap_or_default();
         if let Some(pid) = pids.split_whitespace().next() {
-            return Ok(Some(pid.parse()?));
-        }
-        if child.try_wait()?.is_some() {
-            return Ok(None);
+            let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            if !words.is_empty() && !sandbox::is_preparing(&words) {
+                return Ok(Some(pid.parse()?));
+            }
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
+    Ok(None)
 }
 
 /// The `preStop` hook, SIGTERM, and SIGKILL when the time is over. `stop` may shorten the time meanwhile.
@@ -354,7 +358,12 @@ async fn end(
                 eprintln!("node: container `{}`: preStop: {error}", subject.container.name);
             }
         }
-        signal(subject.pid, "TERM").await
+        if handles_term(&std::fs::read_to_string(format!("/proc/{}/status", subject.pid)).unwrap_or_default())
+        {
+            signal(subject.pid, "TERM").await
+        } else {
+            signal(subject.pid, "KILL").await
+        }
     });
     let mut asked = false;
     loop {
@@ -381,10 +390,57 @@ async fn end(
     }
 }
 
+/// Whether a process does anything about SIGTERM, by `/proc/PID/status` (proc(5)): it has a handler, or waits for it blocked.
+/// The first process of its namespace that does not is never ended by it: it would only take its whole time.
+fn handles_term(status: &str) -> bool {
+    const SIGTERM: u32 = 15;
+    let set = |name: &str| {
+        let mask = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask >> (SIGTERM - 1) & 1 == 1)
+    };
+    set("SigCgt:") || set("SigBlk:")
+}
+
 /// That the process is gone already is what was wanted.
 async fn signal(pid: u32, name: &str) -> anyhow::Result<()> {
     let script = format!("kill -{name} {pid} 2>/dev/null || true");
     let status = Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).status().await?;
     anyhow::ensure!(status.success(), "no signal can be sent");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_term(blocked: &str, caught: &str, expected: bool) {
+        let status = format!(
+            "Name:\tx\nSigBlk:\t{blocked}\nSigIgn:\t0000000000005000\nSigCgt:\t{caught}\nCapInh:\t0\n"
+        );
+        assert_eq!(handles_term(&status), expected);
+    }
+
+    #[test]
+    fn programs_that_handle_sigterm() {
+        check_term("0000000000000000", "0000000000000000", false);
+        check_term("0000000000000000", "0000000000004002", true);
+        check_term("0000000000004000", "0000000000000000", true);
+        check_term("0000000000000000", "00000001800bbfff", false);
+        assert!(!handles_term(""));
+    }
+
+    #[track_caller]
+    fn check_end(script: &str, expected: (i32, Option<i32>, &str)) {
+        let status = std::process::Command::new("sh").args(["-c", script]).status().unwrap();
+        let ended = Ended::of(status, None);
+        assert_eq!((ended.code, ended.signal, ended.reason.as_str()), expected, "{script}");
+    }
+
+    #[test]
+    fn exit_codes() {
+        check_end("exit 0", (0, None, "Completed"));
+        check_end("exit 3", (3, None, "Error"));
+        check_end("kill -9 $$", (137, Some(9), "Error"));
+    }
 }

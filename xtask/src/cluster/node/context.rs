@@ -12,16 +12,17 @@ use futures_util::StreamExt as _;
 use k8s_openapi::{
     api::{
         certificates::v1beta1::{ClusterTrustBundle, PodCertificateRequest},
-        core::v1::{ConfigMap, Pod, Secret, Service},
+        core::v1::{ConfigMap, Event, EventSource, Pod, Secret, Service},
         discovery::v1::EndpointSlice,
     },
+    apimachinery::pkg::apis::meta::v1::Time,
     jiff::Timestamp,
 };
 use kube::{
     Api, Client, Resource, ResourceExt as _,
+    api::{ObjectMeta, PostParams},
     runtime::{
         WatchStreamExt as _,
-        events::{Event, EventType, Recorder, Reporter},
         reflector::{self, ObjectRef, Store},
         utils::Backoff,
         watcher,
@@ -57,7 +58,7 @@ pub(super) async fn changed_or(changed: &mut watch::Receiver<()>, at_most: Durat
             std::future::pending::<()>().await;
         }
     };
-    if tokio::time::timeout(at_most, change).await.is_err() {}
+    drop(tokio::time::timeout(at_most, change).await);
 }
 
 /// Namespace and name.
@@ -92,7 +93,6 @@ pub(super) struct Context {
     pub(super) sources_changed: Signal,
     /// Services and EndpointSlices.
     pub(super) services_changed: Signal,
-    recorder: Recorder,
     records: Mutex<BTreeMap<Key, Record>>,
     networks: Mutex<u16>,
 }
@@ -113,7 +113,6 @@ impl Context {
     ) -> Self {
         let (pods_changed, sources_changed, services_changed) =
             (Signal::default(), Signal::default(), Signal::default());
-        let reporter = Reporter { controller: "kubelet".into(), instance: Some(NODE_NAME.into()) };
         Self {
             pods: follow(&admin, &pods_changed, tasks),
             config_maps: follow(&admin, &sources_changed, tasks),
@@ -122,7 +121,6 @@ impl Context {
             requests: follow(&admin, &sources_changed, tasks),
             services: follow(&admin, &services_changed, tasks),
             slices: follow(&admin, &services_changed, tasks),
-            recorder: Recorder::new(node.clone(), reporter),
             dir,
             options,
             admin,
@@ -164,18 +162,31 @@ impl Context {
     }
 
     /// An Event about a Pod. That it cannot be written is not worth more than a line.
-    pub(super) async fn event(&self, pod: &Pod, kind: EventType, reason: &str, note: String) {
-        // An Event's note has at most 1 kB.
-        let note = note.chars().take(1000).collect();
+    pub(super) async fn event(&self, pod: &Pod, kind: &str, reason: &str, message: String) {
+        let namespace = pod.namespace().unwrap_or_default();
+        let now = Time(now());
         let event = Event {
-            type_: kind,
-            reason: reason.to_owned(),
-            note: Some(note),
-            action: reason.to_owned(),
-            secondary: None,
+            metadata: ObjectMeta {
+                generate_name: Some(format!("{}-", pod.name_any())),
+                ..ObjectMeta::default()
+            },
+            involved_object: pod.object_ref(&()),
+            type_: Some(kind.to_owned()),
+            reason: Some(reason.to_owned()),
+            // The API allows 1 kB.
+            message: Some(message.chars().take(1000).collect()),
+            source: Some(EventSource { component: Some("kubelet".into()), host: Some(NODE_NAME.into()) }),
+            first_timestamp: Some(now.clone()),
+            last_timestamp: Some(now),
+            count: Some(1),
+            ..Event::default()
         };
-        if let Err(error) = self.recorder.publish(&event, &pod.object_ref(&())).await {
-            eprintln!("node: {}: no event `{reason}`: {error}", pod.name_any());
+        let events: Api<Event> = Api::namespaced(self.node.clone(), &namespace);
+        match events.create(&PostParams::default(), &event).await {
+            Ok(_) => {}
+            // Its namespace is going away.
+            Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => {}
+            Err(error) => eprintln!("node: {namespace}/{}: no event `{reason}`: {error}", pod.name_any()),
         }
     }
 }

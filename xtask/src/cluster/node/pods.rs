@@ -14,7 +14,6 @@ use k8s_openapi::{
 use kube::{
     Api, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
-    runtime::events::EventType,
 };
 use tokio::{sync::watch, task::JoinSet};
 
@@ -194,10 +193,10 @@ impl Unit {
     }
 
     pub(super) async fn warn(&self, reason: &str, note: String) {
-        self.event(EventType::Warning, reason, note).await;
+        self.event("Warning", reason, note).await;
     }
 
-    pub(super) async fn event(&self, kind: EventType, reason: &str, note: String) {
+    pub(super) async fn event(&self, kind: &str, reason: &str, note: String) {
         self.context.event(&self.pod(), kind, reason, note).await;
     }
 
@@ -222,7 +221,7 @@ async fn live(context: Arc<Context>, pods: watch::Receiver<Arc<Pod>>) {
     let uid = pod.uid().unwrap_or_default();
     let network = match context.network() {
         Ok(network) => network,
-        Err(error) => return context.event(&pod, EventType::Warning, "Failed", format!("{error:#}")).await,
+        Err(error) => return context.event(&pod, "Warning", "Failed", format!("{error:#}")).await,
     };
     let unit = Arc::new(Unit {
         folder: context.dir.join("pods").join(&uid),
@@ -289,7 +288,7 @@ async fn live(context: Arc<Context>, pods: watch::Receiver<Arc<Pod>>) {
 async fn deleted(unit: &Unit) {
     let mut pods = unit.pods.clone();
     // An error: it is gone altogether.
-    if pods.wait_for(|pod| pod.metadata.deletion_timestamp.is_some()).await.is_err() {}
+    drop(pods.wait_for(|pod| pod.metadata.deletion_timestamp.is_some()).await);
 }
 
 /// Waits until the Pod is gone.
@@ -397,7 +396,7 @@ async fn keep_up_to_date(unit: &Unit, volumes: &mut Volumes) {
 async fn clean(unit: &Unit, volumes: &Volumes) -> anyhow::Result<()> {
     volumes.remove(&unit.pod()).await?;
     volumes::remove_folder(&unit.folder)?;
-    unit.network.remove().await
+    if unit.network.exists() { unit.network.remove().await } else { Ok(()) }
 }
 
 /// Writes the Pod's status whenever it is another one.

@@ -1,5 +1,5 @@
 //! Probes and hooks: what is asked of a container, and what the answers mean.
-use std::{net::Ipv4Addr, process::Stdio, time::Duration};
+use std::{net::Ipv4Addr, process::Stdio, sync::OnceLock, time::Duration};
 
 use k8s_openapi::{
     api::core::v1::{Container, ExecAction, HTTPGetAction, Probe, TCPSocketAction},
@@ -233,20 +233,30 @@ fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
     number.and_then(|number| u16::try_from(number).ok()).ok_or_else(|| format!("no port `{port:?}`"))
 }
 
+/// One for all probes; every probe is a connection of its own.
+fn client() -> reqwest::Result<&'static reqwest::Client> {
+    static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
+    if let Some(client) = CLIENT.get() {
+        return Ok(client);
+    }
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .pool_max_idle_per_host(0)
+        .tls_danger_accept_invalid_certs(true)
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent("kube-probe/1.36")
+        .build()?;
+    Ok(CLIENT.get_or_init(|| client))
+}
+
 /// 200 to 399 is success; certificates are not verified.
 async fn http_get(get: &HTTPGetAction, address: Ipv4Addr, port: u16) -> Result<(), String> {
     let scheme = get.scheme.as_deref().unwrap_or("HTTP").to_lowercase();
     let host = get.host.clone().unwrap_or_else(|| address.to_string());
     let path = get.path.as_deref().unwrap_or("/");
     let slash = if path.starts_with('/') { "" } else { "/" };
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .tls_danger_accept_invalid_certs(true)
-        .redirect(reqwest::redirect::Policy::none())
-        .user_agent("kube-probe/1.36")
-        .build()
-        .map_err(|error| error.to_string())?;
-    let mut request = client.get(format!("{scheme}://{host}:{port}{slash}{path}"));
+    let mut request =
+        client().map_err(|error| error.to_string())?.get(format!("{scheme}://{host}:{port}{slash}{path}"));
     for header in get.http_headers.iter().flatten() {
         request = request.header(&header.name, &header.value);
     }

@@ -3,7 +3,6 @@
 //!
 //! Everything is done by `ip`, `unshare`, `mount`, `setpriv` and their like, in one small script per container.
 use std::{
-    fmt::Write as _,
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Stdio,
@@ -63,10 +62,27 @@ impl Network {
         Ok(())
     }
 
+    /// It was created and not removed since.
+    pub(super) fn exists(&self) -> bool {
+        Path::new("/run/netns").join(self.namespace()).exists()
+    }
+
     /// Removes it, and with it the end of the cable on the bridge.
     pub(super) async fn remove(&self) -> anyhow::Result<()> {
         with_input(Command::new("ip").args(["netns", "delete", &self.namespace()]), "").await
     }
+}
+
+/// Takes away what a node that was here before has left.
+pub(super) async fn clean() -> anyhow::Result<()> {
+    let Ok(namespaces) = std::fs::read_dir("/run/netns") else { return Ok(()) };
+    for namespace in namespaces {
+        let name = namespace?.file_name();
+        if name.to_string_lossy().starts_with("pod-") {
+            succeed(Command::new("ip").args(["netns", "delete"]).arg(name)).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Runs a program with this on its standard input; an error with what it complained about if it fails.
@@ -205,6 +221,8 @@ pub(super) struct Sandbox {
     pub(super) environment: Vec<String>,
     /// Folders that another user than root must be able to pass to reach the image's programs.
     pub(super) passable: Vec<PathBuf>,
+    /// File systems other than `/` that those are on: each gets a layer of its own, for a layer has one below it.
+    pub(super) layers: Vec<PathBuf>,
 }
 
 impl Sandbox {
@@ -274,6 +292,16 @@ impl Sandbox {
         line("rm -f /etc/resolv.conf".into());
         line(format!("echo nameserver {NODE_ADDRESS} > /etc/resolv.conf"));
         line(format!("echo {} > /proc/sys/kernel/hostname", quoted(Path::new(&self.hostname))));
+        for (number, at) in self.layers.iter().enumerate() {
+            let scratch = quoted(&below(&self.scratch));
+            line(format!("mkdir {scratch}/upper{number} {scratch}/work{number}"));
+            line(format!(
+                "mount -t overlay -o lowerdir={},upperdir={scratch}/upper{number},workdir={scratch}/work{number} \
+                 overlay {}",
+                quoted(&below(at)),
+                quoted(at)
+            ));
+        }
         for folder in &self.passable {
             line(format!("chmod a+x {}", quoted(folder)));
         }
@@ -281,8 +309,7 @@ impl Sandbox {
         mounts.sort_by_key(|mount| mount.target.components().count());
         for mount in mounts {
             let target = quoted(&mount.target);
-            let source = mount.source.strip_prefix("/").unwrap_or(&mount.source);
-            let source = quoted(&Path::new("/.node").join(source));
+            let source = quoted(&below(&mount.source));
             line(format!(
                 "if [ -d {source} ]; then mkdir -p {target}; else mkdir -p \"$(dirname -- {target})\"; \
                  [ -e {target} ] || : > {target}; fi"
@@ -300,9 +327,22 @@ impl Sandbox {
             line("mount -o remount,bind,ro /".into());
         }
         line(format!("cd {working_dir}"));
-        let _ = write!(script, "exec \"$@\"");
+        line("exec \"$@\"".into());
         script
     }
+}
+
+/// Whether this command line (words that end with zero) is one of those that lead to a container's program: `unshare` itself
+/// before it becomes the shell, the script, `setpriv`, `env`.
+pub(super) fn is_preparing(words: &[u8]) -> bool {
+    let steps: [&[u8]; 4] =
+        [b"unshare\0--mount\0--uts\0", b"sh\0-eu\0-c\0", b"setpriv\0--reuid\0", b"env\0-i\0"];
+    steps.iter().any(|step| words.starts_with(step))
+}
+
+/// Where a path of the node is while the container's root is made.
+fn below(path: &Path) -> PathBuf {
+    Path::new("/.node").join(path.strip_prefix("/").unwrap_or(path))
 }
 
 /// As one word of a shell.
@@ -327,6 +367,20 @@ pub(super) fn passable(words: &[String]) -> Vec<PathBuf> {
     folders.sort();
     folders.dedup();
     folders
+}
+
+/// The file systems other than `/` that these folders are on, outer ones first, by `/proc/self/mountinfo` (proc(5)).
+pub(super) fn layers(mountinfo: &str, folders: &[PathBuf]) -> Vec<PathBuf> {
+    const OWN: [&str; 4] = ["/dev", "/proc", "/run", "/sys"];
+    // Field 5, with spaces and their like in octal: such a mount point is not found, and nothing runs from there.
+    let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+    let mut layers: Vec<_> = points
+        .filter(|point| point.parent().is_some() && !OWN.iter().any(|own| point.starts_with(own)))
+        .filter(|point| folders.iter().any(|folder| folder.starts_with(point)))
+        .collect();
+    layers.sort();
+    layers.dedup();
+    layers
 }
 
 #[cfg(test)]
@@ -397,6 +451,87 @@ mod tests {
              +kill,+mknod,+net_bind_service,+net_raw,+setfcap,+setgid,+setpcap,+setuid,+sys_chroot,+audit_write \
              --inh-caps=-all --",
             ),
+        );
+    }
+
+    fn sandbox() -> Sandbox {
+        let mount = |source: &str, target: &str, read_only| Mount {
+            source: source.into(),
+            target: target.into(),
+            read_only,
+        };
+        Sandbox {
+            network: Network::new(3).unwrap(),
+            hostname: "web-0".into(),
+            scratch: "/run/node/c".into(),
+            mounts: vec![mount("/run/node/v/in", "/data/in", true), mount("/run/node/v/out", "/data", false)],
+            read_only_root: true,
+            identity: Identity::of(&Container::default(), &PodSpec::default()).unwrap(),
+            working_dir: "/data/work".into(),
+            command: vec!["/bin/server".into(), "$(not) a 'script'".into()],
+            environment: vec!["A=b c".into()],
+            passable: vec!["/home".into()],
+            layers: vec!["/home".into()],
+        }
+    }
+
+    #[test]
+    fn the_root_is_made_in_order() {
+        let script = sandbox().script();
+        let order = [
+            "pivot_root . .node",
+            "overlay '/home'",
+            "chmod a+x '/home'",
+            "mount --bind '/.node/run/node/v/out' '/data'",
+            "mount --bind '/.node/run/node/v/in' '/data/in'",
+            "mount -o remount,bind,ro '/data/in'",
+            "mkdir -p '/data/work'",
+            "umount -l /.node",
+            "mount -o remount,bind,ro /\n",
+            "cd '/data/work'",
+            "exec \"$@\"",
+        ];
+        let places: Vec<_> = order.iter().map(|step| script.find(step)).collect();
+        assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}\n{script}");
+        assert!(!script.contains("remount,bind,ro '/data'\n"));
+        // What a Pod's author wrote is no part of the script.
+        let command = sandbox().command();
+        let words: Vec<_> = command.as_std().get_args().map(|word| word.to_str().unwrap()).collect();
+        assert!(!script.contains("/bin/server") && !script.contains("A=b"));
+        assert!(words.ends_with(&["env", "-i", "A=b c", "/bin/server", "$(not) a 'script'"]), "{words:?}");
+    }
+
+    #[test]
+    fn steps_to_the_program() {
+        let sandbox = sandbox();
+        let command = sandbox.command();
+        let words: Vec<_> = command.as_std().get_args().map(|word| word.to_str().unwrap()).collect();
+        let from = |word: &str| {
+            let start = words.iter().position(|other| *other == word).unwrap();
+            words[start..].iter().flat_map(|word| [word.as_bytes(), b"\0"].concat()).collect::<Vec<_>>()
+        };
+        for step in ["unshare", "sh", "setpriv", "env"] {
+            assert!(is_preparing(&from(step)), "{step}");
+        }
+        assert!(!is_preparing(&from("/bin/server")));
+        assert!(!is_preparing(b"sh\0-c\0true\0"));
+    }
+
+    #[test]
+    fn file_systems_on_the_way() {
+        let mountinfo = "\
+            22 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
+            23 22 0:5 / /proc rw - proc proc rw\n\
+            24 22 0:6 / /run rw - tmpfs tmpfs rw\n\
+            25 22 8:2 / /home rw shared:1 - ext4 /dev/sda2 rw\n\
+            26 25 8:3 / /home/me/work rw - ext4 /dev/sda3 rw\n\
+            27 22 8:4 / /home/you rw - ext4 /dev/sda4 rw\n";
+        let folders = ["/home", "/home/me", "/home/me/work/target", "/usr/bin", "/run/x", "/proc/self"];
+        let got = layers(mountinfo, &folders.map(PathBuf::from));
+        assert_eq!(got, ["/home", "/home/me/work"].map(PathBuf::from));
+        assert_eq!(
+            layers(mountinfo, &[PathBuf::from("/usr/bin"), "/homes".into()]),
+            [""; 0].map(PathBuf::from)
         );
     }
 

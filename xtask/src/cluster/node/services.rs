@@ -26,7 +26,7 @@ use super::{
 };
 
 /// Changes that come together are worked off together.
-const SETTLE: Duration = Duration::from_millis(10);
+const SETTLE: Duration = Duration::from_millis(20);
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// A load balancer tries a backend for so long.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -125,6 +125,11 @@ pub(super) fn key(service: &Service) -> Key {
 fn free(taken: &BTreeSet<Ipv4Addr>) -> Option<Ipv4Addr> {
     let addresses = (0..=255).flat_map(|third| (1..=254).map(move |fourth| [10, 245, third, fourth]));
     addresses.map(Ipv4Addr::from).find(|address| !taken.contains(address))
+}
+
+/// Takes away what a node that was here before has left.
+pub(super) async fn clean() -> anyhow::Result<()> {
+    succeed(Command::new("ip").args(["address", "flush", "dev", "lo", "to", "10.245.0.0/16"])).await
 }
 
 async fn ip_address(what: &str, address: Ipv4Addr) -> anyhow::Result<()> {
@@ -255,9 +260,10 @@ async fn forward(at: SocketAddr, mut backends: watch::Receiver<Vec<SocketAddr>>)
 async fn connect(mut client: TcpStream, backends: Vec<SocketAddr>) {
     for backend in backends {
         if let Ok(Ok(mut server)) = tokio::time::timeout(CONNECT, TcpStream::connect(backend)).await {
-            let quick = client.set_nodelay(true).and(server.set_nodelay(true));
-            // However it ends, it has ended.
-            if quick.is_err() || tokio::io::copy_bidirectional(&mut client, &mut server).await.is_err() {}
+            if client.set_nodelay(true).and(server.set_nodelay(true)).is_ok() {
+                // However it ends, it has ended.
+                drop(tokio::io::copy_bidirectional(&mut client, &mut server).await);
+            }
             return;
         }
     }

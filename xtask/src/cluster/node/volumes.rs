@@ -42,10 +42,12 @@ pub(super) struct Volumes {
     folder: PathBuf,
     /// What was written, by volume. Empty folders are in it too.
     written: BTreeMap<String, Folder>,
-    /// By volume and place among its sources.
-    tokens: BTreeMap<(String, usize), Token>,
-    credentials: BTreeMap<(String, usize), Credential>,
+    tokens: BTreeMap<Place, Token>,
+    credentials: BTreeMap<Place, Credential>,
 }
+
+/// A volume and the place among its sources.
+type Place = (String, usize);
 
 #[derive(Debug)]
 struct Token {
@@ -137,11 +139,16 @@ impl Volumes {
         };
         let mode = mode(source.default_mode)?;
         let mut all = Files::new();
+        // Every source is asked for, whatever the others wait for.
+        let mut missing = Vec::new();
         for (place, source) in source.sources.iter().flatten().enumerate() {
             let place = (volume.name.clone(), place);
-            all.extend(self.projection(context, pod, source, place, (mode, owner), pod_address).await?);
+            match self.projection(context, pod, source, place, (mode, owner), pod_address).await {
+                Ok(files) => all.extend(files),
+                Err(error) => missing.push(format!("{error:#}")),
+            }
         }
-        Ok(all)
+        if missing.is_empty() { Ok(all) } else { bail!("{}", missing.join(", ")) }
     }
 
     async fn projection(
@@ -149,7 +156,7 @@ impl Volumes {
         context: &Context,
         pod: &Pod,
         source: &VolumeProjection,
-        place: (String, usize),
+        place: Place,
         (mode, owner): (u32, Owner),
         pod_address: &str,
     ) -> anyhow::Result<Files> {
