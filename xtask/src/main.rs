@@ -1,5 +1,6 @@
 //! Developer commands: `cargo xtask --help`.
 mod bench;
+mod chroot;
 mod cluster;
 mod command;
 mod e2e;
@@ -45,6 +46,8 @@ enum Task {
     },
     /// The product in a cluster: provisioning, identities, policies, both tables of the quickstart, faults
     E2e(e2e::E2eArgs),
+    /// Both programs linked statically and run in an empty root directory, as the images have it
+    Chroot(chroot::ChrootArgs),
     /// The gateway beside a bare hyper proxy: CPU per request and latency, in the same run
     BenchProxy(bench::BenchProxy),
     /// A part of a measurement that is a process of its own
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Task::Cluster(args) => cluster::cluster(&args),
         Task::ClusterPart { part } => cluster::part(&part),
         Task::E2e(args) => e2e::e2e(&args),
+        Task::Chroot(args) => chroot::chroot(&args),
         Task::BenchProxy(bench) => bench::bench_proxy(&bench),
         Task::BenchPart { part } => bench::part(&part),
     };
