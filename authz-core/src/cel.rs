@@ -5,6 +5,7 @@ mod check;
 mod compile;
 mod eval;
 mod functions;
+mod known;
 mod node;
 mod order;
 mod regex;

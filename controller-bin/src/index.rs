@@ -57,6 +57,8 @@ struct Entry {
 struct Cached {
     revision: u64,
     outcome: Outcome,
+    /// Holds the compiled expressions, which need not be compiled again as long as they are held.
+    _engine: Arc<authz_core::Engine>,
 }
 
 /// Settings of an index.
@@ -199,18 +201,21 @@ impl Index {
     /// What follows.
     pub fn outcome(&self) -> Outcome {
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Cached { revision, outcome }) = &*cached
+        if let Some(Cached { revision, outcome, .. }) = &*cached
             && *revision == self.revision
         {
             return outcome.clone();
         }
-        let before = cached.take().map(|cached| cached.outcome.gateways).unwrap_or_default();
-        let outcome = self.compute(&before);
-        *cached = Some(Cached { revision: self.revision, outcome: outcome.clone() });
+        let before = cached.as_ref().map(|cached| &cached.outcome.gateways);
+        let (outcome, engine) = self.compute(before.unwrap_or(&BTreeMap::new()));
+        *cached = Some(Cached { revision: self.revision, outcome: outcome.clone(), _engine: engine });
         outcome
     }
 
-    fn compute(&self, before: &BTreeMap<NamespacedName, GatewayOutcome>) -> Outcome {
+    fn compute(
+        &self,
+        before: &BTreeMap<NamespacedName, GatewayOutcome>,
+    ) -> (Outcome, Arc<authz_core::Engine>) {
         let options = &self.settings.options;
         let resolution = xds_translate::resolve(&self.objects, options);
         let classes = Classes::read(self);
@@ -242,11 +247,12 @@ impl Index {
                 fault.refuse(status);
             }
         }
-        Outcome {
+        let outcome = Outcome {
             gateways,
             statuses: statuses.into(),
             secrets: xds_translate::named_secrets(&self.objects, options),
-        }
+        };
+        (outcome, resolution.engine)
     }
 
     fn resources(

@@ -1,5 +1,5 @@
 //! From source text to a checked expression.
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, SelectExpr};
 
@@ -8,6 +8,7 @@ use super::{
     check::{Type, arithmetic, comparable},
     eval::{Facts, evaluate},
     functions::{Function, NAMES, Style, signature, time_field},
+    known,
     node::{Arithmetic, Comparison, Macro, Node, Variable},
     regex::unanchored,
     time::parse_offset,
@@ -41,7 +42,7 @@ fn refuse<T>(message: impl Into<String>) -> Result<T, CompileError> {
 
 /// A compiled expression whose result may be a bool.
 #[derive(Debug)]
-pub(crate) struct Expression(Node);
+pub(crate) struct Expression(Arc<Node>);
 
 impl Expression {
     /// Parses, checks and compiles.
@@ -56,6 +57,9 @@ impl Expression {
                 source.len()
             ));
         }
+        if let Some(node) = known::find(source) {
+            return Ok(Self(node));
+        }
         // On a thread of its own: the parser's recursion needs more stack than a caller may have, and should it
         // panic, that is an expression that does not compile.
         let compiled = std::thread::scope(|scope| {
@@ -66,10 +70,20 @@ impl Expression {
                 .map(|thread| thread.join())
         });
         match compiled {
-            Ok(Ok(result)) => result.map(Self),
+            Ok(Ok(result)) => result.map(|node| {
+                let node = Arc::new(node);
+                known::remember(source, &node);
+                Self(node)
+            }),
             Ok(Err(_panic)) => refuse("the expression could not be parsed; simplify it"),
             Err(error) => refuse(format!("the expression could not be checked: {error}; try again")),
         }
+    }
+
+    /// Whether both are one compiled form.
+    #[cfg(test)]
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Whether it is true.

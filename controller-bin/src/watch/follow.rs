@@ -41,8 +41,15 @@ impl From<Closed> for Ended {
 
 /// Follows a kind until the receiver is gone.
 pub(super) async fn follow(client: Client, watched: &'static Watched, events: mpsc::Sender<Event>) {
-    let mut this =
-        Follower { client, watched, events, backoff: Backoff::new(), told: Told::Nothing, missing: 0 };
+    let mut this = Follower {
+        client,
+        watched,
+        events,
+        backoff: Backoff::new(),
+        told: Told::Nothing,
+        missing: 0,
+        failing: false,
+    };
     loop {
         for version in watched.versions {
             loop {
@@ -78,6 +85,8 @@ struct Follower {
     told: Told,
     /// How often in a row no version was known.
     missing: u32,
+    /// Whether the last thing that happened was an error, which is logged once.
+    failing: bool,
 }
 
 impl Follower {
@@ -108,11 +117,11 @@ impl Follower {
                 }
                 Some(Ok(watcher::Event::InitDone)) => self.listed(std::mem::take(&mut list)).await,
                 Some(Ok(watcher::Event::Apply(object))) => {
-                    self.backoff.reset();
+                    self.succeeded();
                     send(&self.events, Event::Apply(Box::new(object.into_value(&resource)))).await
                 }
                 Some(Ok(watcher::Event::Delete(object))) => {
-                    self.backoff.reset();
+                    self.succeeded();
                     match native::object_ref(&object.into_value(&resource)) {
                         Some(object) => send(&self.events, Event::Delete(object)).await,
                         None => Ok(()),
@@ -129,8 +138,13 @@ impl Follower {
         }
     }
 
-    async fn listed(&mut self, objects: Vec<Value>) -> Result<(), Closed> {
+    fn succeeded(&mut self) {
         self.backoff.reset();
+        self.failing = false;
+    }
+
+    async fn listed(&mut self, objects: Vec<Value>) -> Result<(), Closed> {
+        self.succeeded();
         self.missing = 0;
         self.told = Told::Listed;
         send(&self.events, Event::Reset(self.watched.kind(), objects)).await
@@ -155,9 +169,12 @@ impl Follower {
         let Watched { group, kind, .. } = self.watched;
         if code == Some(410) {
             tracing::debug!(group, kind, "the watch expired; listing again");
+        } else if self.failing {
+            tracing::debug!(group, kind, %error, retry_in = ?wait, "the API server still cannot be watched");
         } else {
-            tracing::warn!(group, kind, %error, retry_in = ?wait, "the API server cannot be watched");
+            tracing::warn!(group, kind, %error, retry_in = ?wait, "the API server cannot be watched; trying again");
         }
+        self.failing = true;
         pause(&self.events, wait).await?;
         match (code, error) {
             // The watcher would ask for the same version again.
