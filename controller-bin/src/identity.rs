@@ -23,8 +23,6 @@ mod queue;
 mod requests;
 mod serving;
 
-pub use self::pool::{new_pool, pool_secret};
-
 /// Name of the signer.
 pub const SIGNER: &str = "kube-agentic-networking.sigs.k8s.io/identity";
 /// Name of the ClusterTrustBundle.

@@ -19,7 +19,7 @@ const BACKDATE: SignedDuration = SignedDuration::from_hours(1);
 ///
 /// # Errors
 /// As [`CaPool::generate`].
-pub fn new_pool(trust_domain: &TrustDomain, now: Timestamp) -> Result<CaPool, IssueError> {
+pub(super) fn new_pool(trust_domain: &TrustDomain, now: Timestamp) -> Result<CaPool, IssueError> {
     let begin = now.saturating_sub(BACKDATE).unwrap_or(now);
     let end = now.saturating_add(ROOT_LIFETIME).unwrap_or(Timestamp::MAX);
     let id = format!("ca-{}", now.as_second());
@@ -27,7 +27,7 @@ pub fn new_pool(trust_domain: &TrustDomain, now: Timestamp) -> Result<CaPool, Is
 }
 
 /// The Secret that holds a pool.
-pub fn pool_secret(namespace: &str, pool: &CaPool) -> Secret {
+pub(super) fn pool_secret(namespace: &str, pool: &CaPool) -> Secret {
     Secret {
         metadata: ObjectMeta {
             name: Some(POOL_SECRET.to_owned()),

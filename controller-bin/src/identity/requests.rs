@@ -54,7 +54,8 @@ pub(super) async fn answer(
     let signer = Arc::new(Signer { client, settings });
     let mut queue = Queue::default();
     let mut attempts: JoinSet<(Arc<PodCertificateRequest>, Attempt)> = JoinSet::new();
-    let mut served = true;
+    // Whether the watch is up; what is wrong with it is said once, as the rest of the controller works on.
+    let mut watched = true;
     let is_mine = |replicas: &BTreeSet<String>, request: &PodCertificateRequest| {
         lease::owner(replicas, request.metadata.uid.as_deref().unwrap_or_default()) == Some(replica.as_str())
     };
@@ -76,22 +77,20 @@ pub(super) async fn answer(
         tokio::select! {
             event = events.next() => match event {
                 Some(Ok(event)) => {
-                    served = true;
+                    // `Init` comes before the list is tried.
+                    watched |= !matches!(event, watcher::Event::Init);
                     let mine = |request: &_| is_mine(&membership.borrow().replicas, request);
                     note(&mut queue, event, mine);
                 }
                 Some(Err(error)) => {
-                    // Said once; the rest of the controller works on.
-                    if is_not_served(&error) {
-                        if served {
-                            tracing::error!(
-                                "the API server has no PodCertificateRequests (certificates.k8s.io/v1beta1); {GATES}"
-                            );
-                        }
-                        served = false;
-                    } else {
-                        tracing::warn!(%error, "PodCertificateRequests cannot be watched");
+                    match (watched, is_not_served(&error)) {
+                        (true, true) => tracing::error!(
+                            "the API server has no PodCertificateRequests (certificates.k8s.io/v1beta1); {GATES}"
+                        ),
+                        (true, false) => tracing::warn!(%error, "PodCertificateRequests cannot be watched"),
+                        (false, _) => tracing::debug!(%error, "PodCertificateRequests still cannot be watched"),
                     }
+                    watched = false;
                 }
                 None => anyhow::bail!("the watch of PodCertificateRequests ended"),
             },
@@ -217,7 +216,16 @@ impl Signer {
                     Refused::Failed => counts.failed.fetch_add(1, Ordering::Relaxed),
                 };
                 let outcome = outcome.condition();
-                tracing::warn!(namespace, request, pod, account, outcome, reason, message, "no certificate");
+                tracing::warn!(
+                    namespace,
+                    request,
+                    pod,
+                    account,
+                    outcome,
+                    reason,
+                    why = message,
+                    "no certificate"
+                );
             }
         }
     }

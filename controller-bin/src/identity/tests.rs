@@ -12,6 +12,7 @@ use spiffe_id::{CaPool, SpiffeId, SvidRequest, identity_of};
 
 use super::{
     bundle::{desired, fingerprint, fingerprints, schedule, signer, signs_from},
+    pool::{new_pool, pool_secret},
     *,
 };
 
