@@ -189,7 +189,8 @@ fn prepare(
     let log = std::fs::File::create(logs.join(format!("{restarts}.log"))).map_err(file)?;
     let working_dir = container.working_dir.as_ref().map(Into::into).or_else(|| image.working_dir.clone());
     let security = container.security_context.as_ref();
-    let passable = sandbox::passable(&[image.entrypoint.as_slice(), &image.arguments].concat());
+    let words = [image.entrypoint.as_slice(), &image.arguments].concat();
+    let passable = sandbox::passable(&words, image.working_dir.as_deref());
     let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").map_err(file)?;
     let sandbox = Sandbox {
         layers: sandbox::layers(&mountinfo, &passable),

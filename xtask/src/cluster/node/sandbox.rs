@@ -303,7 +303,8 @@ impl Sandbox {
             ));
         }
         for folder in &self.passable {
-            line(format!("chmod a+x {}", quoted(folder)));
+            // One that is not there yet (a working folder) will be made passable.
+            line(format!("[ ! -d {0} ] || chmod a+x {0}", quoted(folder)));
         }
         let mut mounts: Vec<_> = self.mounts.iter().collect();
         mounts.sort_by_key(|mount| mount.target.components().count());
@@ -350,20 +351,14 @@ fn quoted(path: &Path) -> String {
     format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"))
 }
 
-/// The folders on the way to the files that an image's words name, and to what links there lead to.
-pub(super) fn passable(words: &[String]) -> Vec<PathBuf> {
-    let mut folders = Vec::new();
-    for word in words {
-        let path = Path::new(word);
-        if !path.is_absolute() || !path.exists() {
-            continue;
-        }
-        let real = path.canonicalize().unwrap_or_default();
-        for path in [path, &real] {
-            folders.extend(path.ancestors().skip(1).map(Path::to_owned));
-        }
-    }
-    folders.retain(|folder| folder.parent().is_some());
+/// The folders on the way to the files that an image's words name and to what links there lead to, and its working folder.
+pub(super) fn passable(words: &[String], working_dir: Option<&Path>) -> Vec<PathBuf> {
+    let files = words.iter().map(Path::new).filter(|path| path.is_absolute() && path.is_file());
+    let real = files.clone().filter_map(|file| file.canonicalize().ok());
+    let ends = files.map(Path::to_owned).chain(real).filter_map(|file| file.parent().map(Path::to_owned));
+    let ends: Vec<_> = ends.chain(working_dir.map(Path::to_owned)).collect();
+    let ways = ends.iter().flat_map(|end| end.ancestors());
+    let mut folders: Vec<_> = ways.filter(|folder| folder.parent().is_some()).map(Path::to_owned).collect();
     folders.sort();
     folders.dedup();
     folders
@@ -551,7 +546,8 @@ mod tests {
         std::os::unix::fs::symlink(real.join("program"), links.join("program")).unwrap();
         let words =
             [links.join("program").to_string_lossy().into_owned(), "relative/x".into(), "/no/where".into()];
-        let folders = passable(&words);
+        let folders = passable(&words, Some(Path::new("/work/folder")));
+        assert!(folders.contains(&"/work".into()) && folders.contains(&"/work/folder".into()), "{folders:?}");
         assert!(folders.contains(&real) && folders.contains(&links), "{folders:?}");
         assert!(!folders.iter().any(|folder| folder.starts_with("/no") || folder == Path::new("/")));
     }
