@@ -20,7 +20,10 @@ const EXTERNAL: (&str, &str) = ("mcp.deepwiki.com", "deepwiki/deepwiki");
 
 /// Builds the product, and installs what other people's programs need. Needs the network the first time.
 pub(crate) async fn prepare() -> anyhow::Result<()> {
-    run(cargo().args(["build", "--locked", "-p", "agentic-gateway", "-p", "agentic-controller"]))?;
+    // One by one: together they would have features of dependencies that neither has alone, and all of it be built anew.
+    for package in ["agentic-gateway", "agentic-controller"] {
+        run(cargo().args(["build", "--locked", "-p", package]))?;
+    }
     let peers = Peers::new()?;
     peers.node_modules("typescript").await?;
     adk(&peers).await?;
