@@ -196,7 +196,14 @@ async fn serve(args: &RunArgs) -> anyhow::Result<()> {
     });
     tasks.spawn(
         "proxies",
-        provisioner::provision(client, provision_settings(args)?, to_provision, to_release, members.clone(), failures),
+        provisioner::provision(
+            client,
+            provision_settings(args)?,
+            to_provision,
+            to_release,
+            members.clone(),
+            failures,
+        ),
     );
     let reconciler = Reconciler {
         index: index::Index::new(index::Settings { options: options(args) }),

@@ -36,7 +36,7 @@ pub(crate) fn cluster(args: &ClusterArgs) -> anyhow::Result<()> {
     if !namespaces::inside() {
         // Inside there is no network: everything is fetched and built before.
         binaries::build()?;
-        runtime.block_on(images::prepare())?;
+        runtime.block_on(images::prepare(false))?;
         let again: Vec<String> = env::args().skip(1).collect();
         return enter(&again);
     }
@@ -45,11 +45,12 @@ pub(crate) fn cluster(args: &ClusterArgs) -> anyhow::Result<()> {
     let dir = Path::new(namespaces::MEMORY);
     let (control_plane, node) = runtime.block_on(async {
         let control_plane = ControlPlane::start(&dir.join("control-plane"), &binaries).await?;
-        let node = Node::start(&control_plane, &dir.join("node"), images::options(&binaries).await?).await?;
+        let node =
+            Node::start(&control_plane, &dir.join("node"), images::options(&binaries, false).await?).await?;
         install_gateway_api(&control_plane, &binaries).await?;
         anyhow::Ok((control_plane, node))
     })?;
-    let product = images::built("agentic-controller");
+    let product = images::built("agentic-controller", false);
     eprintln!(
         "the cluster is up after {:.1} s: Kubernetes 1.36.3 with the CRDs of Gateway API 1.5.1\n\
          KUBECONFIG={} (kubectl is on PATH), logs in `{}`; everything ends when this command does\n\

@@ -30,6 +30,9 @@ pub(crate) struct E2eArgs {
     /// Everything at full length: 10,000 policies, not 500
     #[arg(long)]
     long: bool,
+    /// The product built for release, as measurements should have it
+    #[arg(long)]
+    release: bool,
 }
 
 /// Parts of the suite, in their order.
@@ -65,7 +68,7 @@ pub(crate) fn e2e(args: &E2eArgs) -> anyhow::Result<()> {
         // Inside there is no network: everything is fetched and built before.
         runtime.block_on(Peers::new()?.check())?;
         binaries::build()?;
-        runtime.block_on(images::prepare())?;
+        runtime.block_on(images::prepare(args.release))?;
         drop(runtime);
         return cluster::enter(&std::env::args().skip(1).collect::<Vec<_>>());
     }
@@ -83,7 +86,8 @@ pub(crate) fn e2e(args: &E2eArgs) -> anyhow::Result<()> {
 async fn suites(args: &E2eArgs) -> anyhow::Result<()> {
     let mut report = Report::new();
     report.suite("a cluster");
-    let Some(mut world) = report.step("it is up", Duration::from_secs(120), World::start()).await else {
+    let Some(mut world) = report.step("it is up", Duration::from_secs(120), World::start(args.release)).await
+    else {
         return report.end();
     };
     for suite in args.suites() {

@@ -80,7 +80,18 @@ impl Metrics {
             registry.register(name, help, gauge.clone());
             discovery.push((gauge, value));
         }
-        Self { registry, cache, discovery, identities, certificates, events, reconciliations, gateways, leader, statuses }
+        Self {
+            registry,
+            cache,
+            discovery,
+            identities,
+            certificates,
+            events,
+            reconciliations,
+            gateways,
+            leader,
+            statuses,
+        }
     }
 
     /// A status was written, or not.

@@ -102,7 +102,9 @@ impl Reconciler {
             let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
             // Only the leader writes; it begins with all that differs.
             let writes = match membership.leader {
-                true => tokio::task::block_in_place(|| status::writes(&self.index, &outcome, &observed, &now)),
+                true => {
+                    tokio::task::block_in_place(|| status::writes(&self.index, &outcome, &observed, &now))
+                }
                 false => Vec::new(),
             };
             self.metrics.reconciliations.observe(started.elapsed().as_secs_f64());
@@ -122,7 +124,10 @@ impl Reconciler {
     /// Objects that have a status of ours, and finalizers.
     fn with_finalizers(&self, outcome: &Outcome) -> Arc<[Value]> {
         let has_finalizers = |object: &&Value| {
-            object.pointer("/metadata/finalizers").and_then(Value::as_array).is_some_and(|all| !all.is_empty())
+            object
+                .pointer("/metadata/finalizers")
+                .and_then(Value::as_array)
+                .is_some_and(|all| !all.is_empty())
         };
         outcome
             .statuses
@@ -246,8 +251,12 @@ impl Current {
     /// Completes when the next grace ends; never where none runs.
     async fn settled(&self) {
         let now = Instant::now();
-        let ends =
-            self.gateways.values().map(|published| published.since + status::GRACE).filter(|end| *end > now).min();
+        let ends = self
+            .gateways
+            .values()
+            .map(|published| published.since + status::GRACE)
+            .filter(|end| *end > now)
+            .min();
         match ends {
             Some(end) => tokio::time::sleep_until(end).await,
             None => std::future::pending().await,

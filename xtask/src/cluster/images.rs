@@ -19,10 +19,11 @@ use crate::{
 const EXTERNAL: (&str, &str) = ("mcp.deepwiki.com", "deepwiki/deepwiki");
 
 /// Builds the product, and installs what other people's programs need. Needs the network the first time.
-pub(crate) async fn prepare() -> anyhow::Result<()> {
+pub(crate) async fn prepare(release: bool) -> anyhow::Result<()> {
     // One by one: together they would have features of dependencies that neither has alone, and all of it be built anew.
     for package in ["agentic-gateway", "agentic-controller"] {
-        run(cargo().args(["build", "--locked", "-p", package]))?;
+        let profile = if release { "release" } else { "dev" };
+        run(cargo().args(["build", "--locked", "--profile", profile, "-p", package]))?;
     }
     let peers = Peers::new()?;
     peers.node_modules("typescript").await?;
@@ -31,20 +32,20 @@ pub(crate) async fn prepare() -> anyhow::Result<()> {
 }
 
 /// A binary of the workspace.
-pub(crate) fn built(name: &str) -> PathBuf {
-    target_folder().join("debug").join(name)
+pub(crate) fn built(name: &str, release: bool) -> PathBuf {
+    target_folder().join(if release { "release" } else { "debug" }).join(name)
 }
 
 /// The table of images, as the examples' manifests name them.
-pub(crate) async fn options(binaries: &Binaries) -> anyhow::Result<NodeOptions> {
+pub(crate) async fn options(binaries: &Binaries, release: bool) -> anyhow::Result<NodeOptions> {
     let peers = Peers::new()?;
     let everything =
         peers.node_modules("typescript").await?.join("@modelcontextprotocol/server-everything/dist/index.js");
     let adk = adk(&peers).await?;
     let xtask = std::env::current_exe().context("this program has no path")?;
     let images = [
-        ("ghcr.io/agentic-access/agentic-gateway", image([built("agentic-gateway")])),
-        ("ghcr.io/agentic-access/agentic-controller", image([built("agentic-controller")])),
+        ("ghcr.io/agentic-access/agentic-gateway", image([built("agentic-gateway", release)])),
+        ("ghcr.io/agentic-access/agentic-controller", image([built("agentic-controller", release)])),
         ("quay.io/kuadrant/authorino", image([binaries.authorino.as_path(), Path::new("server")])),
         (
             "ghcr.io/agentic-access/mcp-everything",

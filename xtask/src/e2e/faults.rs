@@ -54,7 +54,7 @@ async fn two_replicas(world: &World) -> anyhow::Result<()> {
 
 /// Kills a container's program; the kubelet starts it again.
 async fn kill(world: &World, pod: &str, signal: &str) -> anyhow::Result<()> {
-    let id = world.node.pid(SYSTEM, pod, CONTROLLER).context("the controller has no process")?;
+    let id = world.node.pid(SYSTEM, pod, "controller").context("the controller has no process")?;
     let done = tokio::process::Command::new("kill").args([signal, &id.to_string()]).status().await?;
     ensure!(done.success(), "kill {signal} {id}: {done}");
     Ok(())

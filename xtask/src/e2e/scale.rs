@@ -178,12 +178,12 @@ async fn first_push(world: &World) -> anyhow::Result<Duration> {
 
 async fn restarted(world: &World) -> anyhow::Result<Duration> {
     let leader = until(MINUTE, async || Replica::leader(world).await).await?;
-    let id = world.node.pid(SYSTEM, &leader.pod, "agentic-controller").context("no process")?;
+    let id = world.node.pid(SYSTEM, &leader.pod, "controller").context("no process")?;
     let done = tokio::process::Command::new("kill").args(["-KILL", &id.to_string()]).status().await?;
     ensure!(done.success(), "{done}");
     let killed = Instant::now();
     until(2 * MINUTE, async || {
-        let now = world.node.pid(SYSTEM, &leader.pod, "agentic-controller").context("no process")?;
+        let now = world.node.pid(SYSTEM, &leader.pod, "controller").context("no process")?;
         ensure!(now != id, "still the same process");
         let ready = Replica::all(world).await?;
         ensure!(ready.iter().any(|replica| replica.pod == leader.pod), "not ready");
@@ -197,7 +197,7 @@ async fn restarted(world: &World) -> anyhow::Result<Duration> {
 async fn memory(world: &World) -> anyhow::Result<String> {
     let mut all = Vec::new();
     for (namespace, selector, container) in [
-        (SYSTEM, "app.kubernetes.io/name=agentic-controller", "agentic-controller"),
+        (SYSTEM, "app.kubernetes.io/name=agentic-controller", "controller"),
         (QUICKSTART, "gateway.networking.k8s.io/gateway-name=probe", "agentic-gateway"),
     ] {
         for (pod, _) in world.ready_pods(namespace, selector).await? {

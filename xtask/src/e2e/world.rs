@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use serde_json::Value;
 
 use crate::{
-    cluster::{ControlPlane, Node, binaries, binaries::Binaries, images, install_gateway_api},
+    cluster::{ControlPlane, Node, binaries, binaries::Binaries, images, install_gateway_api, namespaces},
     command::root,
 };
 
@@ -26,6 +26,7 @@ pub(super) struct World {
     pub(super) node: Node,
     pub(super) control_plane: ControlPlane,
     pub(super) binaries: Binaries,
+    release: bool,
     /// Whether the product is installed.
     installed: bool,
     _folder: tempfile::TempDir,
@@ -33,13 +34,14 @@ pub(super) struct World {
 
 impl World {
     /// Control plane, node and Gateway API's CRDs.
-    pub(super) async fn start() -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
+    pub(super) async fn start(release: bool) -> anyhow::Result<Self> {
+        // In memory, and gone with the namespaces.
+        let folder = tempfile::tempdir_in(namespaces::MEMORY)?;
         let binaries = binaries::build()?;
         let control_plane = ControlPlane::start(&folder.path().join("control-plane"), &binaries).await?;
-        let options = images::options(&binaries).await?;
+        let options = images::options(&binaries, release).await?;
         let node = Node::start(&control_plane, &folder.path().join("node"), options).await?;
-        let world = Self { node, control_plane, binaries, installed: false, _folder: folder };
+        let world = Self { node, control_plane, binaries, release, installed: false, _folder: folder };
         install_gateway_api(&world.control_plane, &world.binaries).await?;
         Ok(world)
     }
@@ -49,7 +51,7 @@ impl World {
         if self.installed {
             return Ok(());
         }
-        let output = tokio::process::Command::new(images::built("agentic-controller"))
+        let output = tokio::process::Command::new(images::built("agentic-controller", self.release))
             .arg("install")
             .output()
             .await

@@ -37,6 +37,8 @@ pub(super) struct Credential {
 pub(super) enum Answer {
     /// gRPC status and message.
     Refused(u16, String),
+    /// The server closed the connection after the handshake, without a word.
+    Closed,
     /// The bytes of all responses.
     Resources(Bytes),
 }
@@ -94,7 +96,10 @@ pub(super) async fn ask(
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .body(body)?;
-    let response = sender.send_request(request).await.context("no response")?;
+    let response = match sender.send_request(request).await {
+        Err(error) if error.is_canceled() || error.is_closed() => return Ok(Answer::Closed),
+        response => response.context("no response")?,
+    };
     if let Some(status) = response.headers().get("grpc-status") {
         let message = response.headers().get("grpc-message").and_then(|message| message.to_str().ok());
         return Ok(Answer::Refused(status.to_str()?.parse()?, message.unwrap_or_default().to_owned()));
