@@ -105,8 +105,13 @@ pub struct RunArgs {
     /// How log messages (on standard error) look
     #[arg(long, value_enum, default_value = "json", env = "AGENTIC_CONTROLLER_LOG_FORMAT")]
     pub log_format: LogFormat,
-    /// Which messages are logged (tracing's syntax)
-    #[arg(long, value_name = "FILTER", default_value = "info", env = "AGENTIC_CONTROLLER_LOG")]
+    /// Which messages are logged (tracing's syntax); what the API server refuses is told by whoever asked
+    #[arg(
+        long,
+        value_name = "FILTER",
+        default_value = "info,kube_client=off",
+        env = "AGENTIC_CONTROLLER_LOG"
+    )]
     pub log: String,
 }
 

@@ -97,7 +97,7 @@ async fn suites(args: &E2eArgs) -> anyhow::Result<()> {
             match suite {
                 Suite::Crds => crds::run(world, report).await,
                 Suite::Story => story::run(world, report).await,
-                Suite::Identity => identity::run(world, report).await,
+                Suite::Identity => Box::pin(identity::run(world, report)).await,
                 Suite::Latency => latency::run(world, report).await,
                 Suite::Faults => faults::run(world, report).await,
                 Suite::Scale => scale::run(world, report, args.long).await,

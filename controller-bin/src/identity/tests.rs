@@ -85,7 +85,7 @@ fn a_new_pool_comes_back_from_its_secret_and_vouches_for_its_domain_alone() {
 
     let error = pool::read_pool(&secret, &"example.org".parse().unwrap()).unwrap_err();
     assert!(error.contains("`cluster.local`") && error.contains("`--trust-domain example.org`"), "{error}");
-    let mut damaged = secret.clone();
+    let mut damaged = secret;
     damaged.data.as_mut().unwrap().get_mut("ca-pool.json").unwrap().0.truncate(100);
     assert!(pool::read_pool(&damaged, &domain()).unwrap_err().contains("not JSON"));
     damaged.data = None;
@@ -169,7 +169,7 @@ fn the_bundle_says_what_pods_select_by_and_when_its_roots_were_published() {
     assert_eq!(signs_from(&bundle, &domain()), from);
 
     // What is right is not written again; what others wrote stays.
-    let mut there = bundle.clone();
+    let mut there = bundle;
     there.metadata.resource_version = Some("7".to_owned());
     there.metadata.labels.as_mut().unwrap().insert("theirs".to_owned(), "1".to_owned());
     there.metadata.annotations.as_mut().unwrap().insert("theirs".to_owned(), "1".to_owned());

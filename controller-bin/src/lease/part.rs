@@ -128,7 +128,7 @@ impl Part {
                 Ok(Ok(())) => election
                     .free_at()
                     .map_or(self.settings.retry(), |free_at| free_at.saturating_sub(began))
-                    .clamp(self.settings.retry() / 4, self.settings.renewal()),
+                    .clamp(self.settings.retry() / 4, self.settings.retry()),
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "the leader's Lease could not be read or written");
                     self.settings.retry()

@@ -20,12 +20,15 @@ struct ResultLabel {
     result: &'static str,
 }
 
+/// One of the discovery service's counts.
+type Read = fn(&Counts) -> u64;
+
 /// All metrics of the process.
 #[derive(Debug)]
 pub(super) struct Metrics {
     registry: Registry,
     cache: Cache,
-    discovery: Vec<(Gauge<u64, AtomicU64>, fn(&Counts) -> u64)>,
+    discovery: Vec<(Gauge<u64, AtomicU64>, Read)>,
     identities: Arc<identity::Counts>,
     certificates: Family<ResultLabel, Gauge<u64, AtomicU64>>,
     /// Events from the API server that were taken up.
@@ -64,8 +67,8 @@ impl Metrics {
             "PodCertificateRequests that were answered",
             certificates.clone(),
         );
-        let mut discovery: Vec<(Gauge<u64, AtomicU64>, fn(&Counts) -> u64)> = Vec::new();
-        let counts: [(&str, &str, fn(&Counts) -> u64); 6] = [
+        let mut discovery: Vec<(Gauge<u64, AtomicU64>, Read)> = Vec::new();
+        let counts: [(&str, &str, Read); 6] = [
             ("xds_streams", "Streams that proxies opened", |counts| counts.streams),
             ("xds_connections_refused", "Connections without an identity that is served", |counts| {
                 counts.refused

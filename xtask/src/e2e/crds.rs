@@ -19,7 +19,7 @@ use self::{
     table::{Case, Table},
 };
 use super::world::{World, until};
-use crate::{cluster::images::built, interop::report::Report};
+use crate::interop::report::Report;
 
 /// The version whose CRDs are to be there.
 const GATEWAY_API: &str = "v1.5.1";
@@ -113,13 +113,7 @@ async fn install(world: &World, api: &Api) -> anyhow::Result<Vec<Value>> {
             "`{name}` is of {version:?}, not of Gateway API {GATEWAY_API}"
         );
     }
-    let output = tokio::process::Command::new(built("agentic-controller"))
-        .arg("crds")
-        .output()
-        .await
-        .context("agentic-controller cannot be started")?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout)?;
+    let text = world.printed("crds").await?;
     world.control_plane.kubectl(&["apply", "--server-side", "-f", "-"], &text).await?;
     let definitions = read(&text)?;
     for definition in &definitions {

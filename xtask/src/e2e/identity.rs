@@ -83,7 +83,7 @@ pub(super) async fn run(world: &mut World, report: &mut Report) -> anyhow::Resul
             until(MINUTE / 2, async || only_proxies(&client).await).await
         })
         .await;
-    discovery(world, report, &client, agent).await?;
+    Box::pin(discovery(world, report, &client, agent)).await?;
     report
         .step("everything is deleted", MINUTE, async {
             world.kubectl(&format!("delete pod impostor -n {SYSTEM} --grace-period=0 --force")).await?;

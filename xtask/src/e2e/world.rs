@@ -51,17 +51,22 @@ impl World {
         if self.installed {
             return Ok(());
         }
-        let output = tokio::process::Command::new(images::built("agentic-controller", self.release))
-            .arg("install")
-            .output()
-            .await
-            .context("agentic-controller cannot be started")?;
-        anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let manifests = String::from_utf8(output.stdout)?;
+        let manifests = self.printed("install").await?;
         self.control_plane.kubectl(&["apply", "--server-side", "-f", "-"], &manifests).await?;
         self.rolled_out(SYSTEM, "agentic-controller", Duration::from_secs(60)).await?;
         self.installed = true;
         Ok(())
+    }
+
+    /// What a command of the controller prints.
+    pub(super) async fn printed(&self, command: &str) -> anyhow::Result<String> {
+        let output = tokio::process::Command::new(images::built("agentic-controller", self.release))
+            .arg(command)
+            .output()
+            .await
+            .context("agentic-controller cannot be started")?;
+        anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
     }
 
     /// kubectl with words separated by blanks.

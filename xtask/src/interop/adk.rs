@@ -95,7 +95,7 @@ pub(crate) const SECOND: [Row; 3] = [
     },
 ];
 
-pub(crate) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
+pub(super) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
     report.suite("the ADK agent, through sidecar and gateway");
     let folder = run.folder("adk")?;
     let agent = root().join("examples/adk-agent");

@@ -35,8 +35,8 @@ pub(super) struct Credential {
 /// What came back.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// gRPC status and message.
-    Refused(u16, String),
+    /// A gRPC status that is no success.
+    Refused,
     /// The server closed the connection after the handshake, without a word.
     Closed,
     /// The bytes of all responses.
@@ -100,9 +100,8 @@ pub(super) async fn ask(
         Err(error) if error.is_canceled() || error.is_closed() => return Ok(Answer::Closed),
         response => response.context("no response")?,
     };
-    if let Some(status) = response.headers().get("grpc-status") {
-        let message = response.headers().get("grpc-message").and_then(|message| message.to_str().ok());
-        return Ok(Answer::Refused(status.to_str()?.parse()?, message.unwrap_or_default().to_owned()));
+    if response.headers().contains_key("grpc-status") {
+        return Ok(Answer::Refused);
     }
     let mut body = response.into_body();
     let mut bytes = BytesMut::new();
@@ -114,11 +113,7 @@ pub(super) async fn ask(
     } {
         match frame.context("the stream broke")?.into_data() {
             Ok(data) => bytes.extend_from_slice(&data),
-            Err(trailers) => {
-                let trailers = trailers.into_trailers().unwrap_or_default();
-                let status = trailers.get("grpc-status").context("no gRPC status")?;
-                return Ok(Answer::Refused(status.to_str()?.parse()?, String::new()));
-            }
+            Err(_trailers) => return Ok(Answer::Refused),
         }
     }
     connection.abort();
