@@ -71,8 +71,10 @@ pub struct Settings {
 /// What follows from the objects: a pure function of them, whatever their order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
-    /// What each Gateway of ours gets. Gateways that are being deleted are not among them.
+    /// What each Gateway of ours gets. While one is being deleted, its proxies still get what changes.
     pub gateways: BTreeMap<NamespacedName, GatewayOutcome>,
+    /// Gateways that are not ours, or no longer, and for which something of the name of our proxies runs.
+    pub abandoned: BTreeSet<NamespacedName>,
     /// As resolve gives them (`Programmed` as "there is something to program"), with what is wrong with parameters and addresses.
     pub statuses: Arc<[ObjectStatus]>,
     /// Secrets that Gateways of ours may name (their own namespace, or with a ReferenceGrant): nobody may watch Secrets, so these are fetched one by one.
@@ -222,20 +224,18 @@ impl Index {
         let selector = native::Selector::new(&self.objects, options);
         let mut gateways = BTreeMap::new();
         let mut faults = BTreeMap::new();
-        for (name, snapshot) in &resolution.gateways {
+        for name in resolution.gateways.keys() {
             let Some(gateway) = self.entries.get(&gateways::reference(name)) else { continue };
             let Some(given) = &gateway.given else { continue };
             let fault = gateways::fault(given);
-            if !gateway.deleting {
-                let ports = snapshot.listeners.iter().map(|listener| listener.port);
-                let proxy = match &fault {
-                    Some(fault) => Err(fault.message.clone()),
-                    None => gateways::proxy(name, given, ports, &classes),
-                };
-                let resources =
-                    self.resources(&selector.select(name), before.get(name).map(|before| &before.resources));
-                gateways.insert(name.clone(), GatewayOutcome { resources, proxy });
-            }
+            let proxy = match &fault {
+                _ if gateway.deleting => Err("is being deleted".to_owned()),
+                Some(fault) => Err(fault.message.clone()),
+                None => gateways::proxy(name, given, &classes),
+            };
+            let resources =
+                self.resources(&selector.select(name), before.get(name).map(|before| &before.resources));
+            gateways.insert(name.clone(), GatewayOutcome { resources, proxy });
             if let Some(fault) = fault {
                 faults.insert(gateways::reference(name), fault);
             }
@@ -247,12 +247,29 @@ impl Index {
                 fault.refuse(status);
             }
         }
+        let abandoned = self.abandoned(&gateways);
         let outcome = Outcome {
             gateways,
+            abandoned,
             statuses: statuses.into(),
             secrets: xds_translate::named_secrets(&self.objects, options),
         };
         (outcome, resolution.engine)
+    }
+
+    fn abandoned(&self, ours: &BTreeMap<NamespacedName, GatewayOutcome>) -> BTreeSet<NamespacedName> {
+        let has_service = |gateway: &NamespacedName| {
+            self.entries.contains_key(&ObjectRef {
+                group: String::new(),
+                kind: "Service".to_owned(),
+                namespace: gateway.namespace.clone(),
+                name: proxy_name(gateway),
+            })
+        };
+        self.from("gateway.networking.k8s.io", "Gateway", "")
+            .map(|(object, _)| NamespacedName::new(object.namespace.as_str(), object.name.as_str()))
+            .filter(|gateway| !ours.contains_key(gateway) && has_service(gateway))
+            .collect()
     }
 
     fn resources(

@@ -11,7 +11,11 @@ use policy_model::NamespacedName;
 use sha2::{Digest as _, Sha256};
 
 pub(crate) use self::parameters::is_image;
-pub use self::{apply::apply, finalizers::release, objects::objects};
+pub use self::{
+    apply::{apply, remove},
+    finalizers::release,
+    objects::objects,
+};
 
 /// Who writes what [`apply`] writes, in `managedFields`.
 pub const FIELD_MANAGER: &str = "agentic-controller";

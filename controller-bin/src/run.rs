@@ -31,6 +31,9 @@ use crate::{identity, index, lease, lease::Membership, provision, status, watch 
 /// Events that may wait between the watches and the index.
 const EVENTS: usize = 1024;
 
+/// How long the API server may be silent within a response.
+const SILENCE: Duration = Duration::from_secs(300);
+
 /// `run`
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
@@ -148,9 +151,12 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
 }
 
 async fn serve(args: &RunArgs) -> anyhow::Result<()> {
-    let client = kube::Client::try_default()
+    let mut config = kube::Config::infer()
         .await
         .context("cannot reach the API server: run in a Pod with a ServiceAccount, or set KUBECONFIG")?;
+    // A watch says nothing for less than this; a server that vanished says nothing for ever.
+    config.read_timeout = Some(SILENCE);
+    let client = kube::Client::try_from(config).context("cannot reach the API server")?;
     let xds_listener = TcpListener::bind(args.xds_addr)
         .await
         .with_context(|| format!("cannot listen on {} for --xds-addr", args.xds_addr))?;
@@ -172,6 +178,7 @@ async fn serve(args: &RunArgs) -> anyhow::Result<()> {
     let (serving, server) = watch::channel(None);
     let (proxies, to_provision) = watch::channel(BTreeMap::new());
     let (finalizers, to_release) = watch::channel(Arc::default());
+    let (abandoned, to_remove) = watch::channel(BTreeSet::new());
     let (failures, provisioning) = watch::channel(BTreeMap::new());
     let (writes, to_write) = watch::channel(Arc::default());
 
@@ -206,6 +213,7 @@ async fn serve(args: &RunArgs) -> anyhow::Result<()> {
             provision_settings(args)?,
             to_provision,
             to_release,
+            to_remove,
             members.clone(),
             failures,
         ),
@@ -219,6 +227,7 @@ async fn serve(args: &RunArgs) -> anyhow::Result<()> {
         secrets,
         gateways,
         proxies,
+        abandoned,
         finalizers,
         writes,
     };

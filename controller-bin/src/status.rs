@@ -34,13 +34,14 @@ pub struct Observed {
     pub proxies: BTreeMap<NamespacedName, Proxies>,
     /// What provisioning could not do, by Gateway.
     pub provisioning: BTreeMap<NamespacedName, String>,
-    /// By Gateway: how long its current version has been current. A Gateway that is not named here has no [`GRACE`].
+    /// By Gateway: for how long its current version has been current and not acknowledged by any proxy that is connected. A
+    /// Gateway that is not named here has no [`GRACE`].
     pub current_for: BTreeMap<NamespacedName, Duration>,
 }
 
 /// How long a Gateway that was programmed stays so while its proxies have not acknowledged a new version: each change of a
-/// policy is a new version for some milliseconds. [`writes`] is to be asked again when it has passed.
-pub const GRACE: Duration = Duration::from_secs(5);
+/// policy is a new version for some milliseconds, and proxies connect again when a replica goes or a certificate is renewed. [`writes`] is to be asked again when it has passed.
+pub const GRACE: Duration = Duration::from_secs(15);
 
 /// A status to be written.
 #[derive(Debug, Clone, PartialEq)]

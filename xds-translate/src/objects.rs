@@ -23,7 +23,7 @@ pub(crate) mod decode;
 pub(crate) mod kind;
 mod read;
 pub(crate) mod route;
-mod rules;
+pub(crate) mod rules;
 mod yaml;
 
 pub(crate) use self::kind::GATEWAY_GROUP;

@@ -65,13 +65,25 @@ pub(super) fn fault(gateway: &Value) -> Option<Fault> {
     })
 }
 
+/// The ports of its listeners, whether they can be served now or not: a certificate that is missing for a moment does not
+/// cost a Gateway its address.
+fn ports(gateway: &Value) -> Vec<u16> {
+    let listeners = gateway.pointer("/spec/listeners").and_then(Value::as_array);
+    let is_served = |listener: &&Value| {
+        matches!(listener.get("protocol").and_then(Value::as_str), Some("HTTP" | "HTTPS"))
+    };
+    let ports: BTreeSet<u16> = listeners
+        .into_iter()
+        .flatten()
+        .filter(is_served)
+        .filter_map(|listener| u16::try_from(listener.get("port")?.as_u64()?).ok())
+        .filter(|port| *port > 0)
+        .collect();
+    ports.into_iter().collect()
+}
+
 /// How the proxies of a Gateway are to run.
-pub(super) fn proxy(
-    name: &NamespacedName,
-    gateway: &Value,
-    ports: impl Iterator<Item = u16>,
-    classes: &Classes,
-) -> Result<Proxy, String> {
+pub(super) fn proxy(name: &NamespacedName, gateway: &Value, classes: &Classes) -> Result<Proxy, String> {
     let class = gateway.pointer("/spec/gatewayClassName").and_then(Value::as_str).unwrap_or_default();
     let parameters = classes.parameters(class)?;
     let texts = |field: &str| -> BTreeMap<String, String> {
@@ -86,7 +98,7 @@ pub(super) fn proxy(
         uid: uid.to_owned(),
         labels: texts("labels"),
         annotations: texts("annotations"),
-        ports: ports.collect::<BTreeSet<_>>().into_iter().collect(),
+        ports: ports(gateway),
         data_plane: parameters.data_plane.unwrap_or(DataPlane::Native),
         image: parameters.image.clone(),
         replicas: parameters.replicas.unwrap_or(1),

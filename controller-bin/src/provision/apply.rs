@@ -3,6 +3,7 @@ use kube::{
     Api,
     api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, Preconditions},
 };
+use policy_model::NamespacedName;
 use serde_json::Value;
 
 use super::{FIELD_MANAGER, GATEWAY_LABEL, Proxy, Settings, drift, gateway_label, objects, proxy_name};
@@ -26,34 +27,50 @@ const KINDS: [(&str, &str, &str, &str); 5] = [
 pub async fn apply(client: &kube::Client, proxy: &Proxy, settings: &Settings) -> Result<(), String> {
     let wanted = objects(proxy, settings);
     let mut errors = Vec::new();
-    for (group, version, kind, plural) in KINDS {
-        let object = Object {
-            api: Api::namespaced_with(
-                client.clone(),
-                &proxy.gateway.namespace,
-                &ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural),
-            ),
-            kind,
-            name: proxy_name(&proxy.gateway),
-            proxy,
-        };
-        let wanted = wanted.iter().find(|wanted| wanted.get("kind").and_then(Value::as_str) == Some(kind));
+    for object in made_for(client, &proxy.gateway) {
+        let wanted =
+            wanted.iter().find(|wanted| wanted.get("kind").and_then(Value::as_str) == Some(object.kind));
         let done = match wanted {
             Some(wanted) => object.ensure(wanted).await,
-            None => object.remove().await,
+            None => object.remove(|_| true).await,
         };
-        if let Err(error) = done {
-            errors.push(error);
-        }
+        errors.extend(done.err());
     }
     if errors.is_empty() { Ok(()) } else { Err(errors.join("; ")) }
+}
+
+/// Removes what this controller applied for a Gateway that is no longer its own; what another implementation has under the
+/// same names stays.
+///
+/// # Errors
+/// For people: which object, and what the API server said. The other objects were removed all the same.
+pub async fn remove(client: &kube::Client, gateway: &NamespacedName) -> Result<(), String> {
+    let mut errors = Vec::new();
+    for object in made_for(client, gateway) {
+        errors.extend(object.remove(drift::is_sealed).await.err());
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors.join("; ")) }
+}
+
+/// What there may be for a Gateway.
+fn made_for<'a>(client: &kube::Client, gateway: &'a NamespacedName) -> impl Iterator<Item = Object<'a>> {
+    KINDS.into_iter().map(|(group, version, kind, plural)| Object {
+        api: Api::namespaced_with(
+            client.clone(),
+            &gateway.namespace,
+            &ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural),
+        ),
+        kind,
+        name: proxy_name(gateway),
+        gateway,
+    })
 }
 
 struct Object<'a> {
     api: Api<DynamicObject>,
     kind: &'static str,
     name: String,
-    proxy: &'a Proxy,
+    gateway: &'a NamespacedName,
 }
 
 impl Object<'_> {
@@ -62,7 +79,7 @@ impl Object<'_> {
             if !self.is_ours(&live) {
                 return Err(format!(
                     "{} `{}/{}` belongs to someone else; delete it, or give the Gateway another name",
-                    self.kind, self.proxy.gateway.namespace, self.name
+                    self.kind, self.gateway.namespace, self.name
                 ));
             }
             if live.metadata.deletion_timestamp.is_some() {
@@ -76,7 +93,9 @@ impl Object<'_> {
                 self.kind == "Deployment" && live.data.pointer(selector) != wanted.pointer(selector);
             let live_json = serde_json::to_value(&live)
                 .map_err(|error| format!("{} `{}`: {error}", self.kind, self.name))?;
-            if drift::has(&live_json, wanted) {
+            let same_selector = self.kind == "Deployment"
+                || live.data.pointer("/spec/selector") == wanted.pointer("/spec/selector");
+            if same_selector && drift::has(&live_json, wanted) {
                 return Ok(());
             }
             // A selector cannot be changed, and upstream's proxies are selected by another one.
@@ -87,16 +106,18 @@ impl Object<'_> {
         let params = PatchParams::apply(FIELD_MANAGER).force();
         match self.api.patch(&self.name, &params, &Patch::Apply(wanted)).await {
             Ok(_) => {
-                tracing::info!(kind = self.kind, name = self.name, gateway = %self.proxy.gateway, "applied");
+                tracing::info!(kind = self.kind, name = self.name, gateway = %self.gateway, "applied");
                 Ok(())
             }
             Err(error) => Err(self.failed("apply", &error)),
         }
     }
 
-    async fn remove(&self) -> Result<(), String> {
+    async fn remove(&self, also: impl Fn(&DynamicObject) -> bool) -> Result<(), String> {
         match self.live().await? {
-            Some(live) if self.is_ours(&live) && live.metadata.deletion_timestamp.is_none() => {
+            Some(live)
+                if self.is_ours(&live) && also(&live) && live.metadata.deletion_timestamp.is_none() =>
+            {
                 self.delete(&live).await
             }
             _ => Ok(()),
@@ -115,7 +136,7 @@ impl Object<'_> {
         };
         match self.api.delete(&self.name, &params).await {
             Ok(_) => {
-                tracing::info!(kind = self.kind, name = self.name, gateway = %self.proxy.gateway, "deleted");
+                tracing::info!(kind = self.kind, name = self.name, gateway = %self.gateway, "deleted");
                 Ok(())
             }
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
@@ -130,10 +151,10 @@ impl Object<'_> {
         let by_gateway = owners.iter().any(|owner| {
             owner.kind == "Gateway"
                 && owner.api_version.starts_with("gateway.networking.k8s.io/")
-                && owner.name == self.proxy.gateway.name
+                && owner.name == self.gateway.name
         });
         let labelled = live.metadata.labels.as_ref().and_then(|labels| labels.get(GATEWAY_LABEL))
-            == Some(&gateway_label(&self.proxy.gateway));
+            == Some(&gateway_label(self.gateway));
         by_gateway || (labelled && !owners.iter().any(|owner| owner.controller == Some(true)))
     }
 

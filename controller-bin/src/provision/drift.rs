@@ -1,4 +1,5 @@
 //! Whether an object is as it was applied.
+use kube::api::DynamicObject;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -15,6 +16,11 @@ pub(super) fn seal(object: &mut Value) {
             annotations.insert(APPLIED.to_owned(), hash.into());
         }
     }
+}
+
+/// Whether an object was applied by this controller.
+pub(super) fn is_sealed(object: &DynamicObject) -> bool {
+    object.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(APPLIED))
 }
 
 /// The first 16 hex digits of the SHA-256 of the JSON, whose keys are sorted.

@@ -16,6 +16,11 @@ use super::metrics::Metrics;
 /// Connections that are served at a time.
 const MAX_CONNECTIONS: usize = 64;
 
+/// How long a request's head, and a connection as a whole, may take: every Pod reaches this port, and the kubelet's probes
+/// are to find a place.
+const HEADER: Duration = Duration::from_secs(2);
+const WHOLE: Duration = Duration::from_secs(5);
+
 /// How far the start is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
@@ -90,11 +95,13 @@ pub(super) async fn serve(
             });
             let served = http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(Duration::from_secs(10))
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-            if let Err(error) = served {
-                tracing::debug!(%error, "an admin connection failed");
+                .keep_alive(false)
+                .header_read_timeout(HEADER)
+                .serve_connection(TokioIo::new(stream), service);
+            match tokio::time::timeout(WHOLE, served).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "an admin connection failed"),
+                Err(_elapsed) => tracing::debug!("an admin connection took too long"),
             }
             drop(permit);
         });

@@ -20,23 +20,40 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// How soon something that failed is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// How long a Gateway may be nobody's of ours (its class is being replaced, for instance) before its proxies go: they
+/// would decide by policies that nobody updates.
+const ABANDONED: Duration = Duration::from_secs(60);
+/// How long the objects of one Gateway may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn bounded(work: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    match tokio::time::timeout(PATIENCE, work).await {
+        Ok(done) => done,
+        Err(_elapsed) => Err("the API server does not answer".to_owned()),
+    }
+}
+
 /// Runs until the process ends.
 pub(super) async fn provision(
     client: kube::Client,
     settings: Settings,
     mut wanted: watch::Receiver<BTreeMap<NamespacedName, Proxy>>,
     mut finalizers: watch::Receiver<Arc<[Value]>>,
+    mut abandoned: watch::Receiver<BTreeSet<NamespacedName>>,
     mut membership: watch::Receiver<Membership>,
     failures: watch::Sender<BTreeMap<NamespacedName, String>>,
 ) -> anyhow::Result<()> {
     let mut applied: BTreeMap<NamespacedName, Proxy> = BTreeMap::new();
     let mut failed: BTreeSet<NamespacedName> = BTreeSet::new();
+    // Since when.
+    let mut left_alone: BTreeMap<NamespacedName, Instant> = BTreeMap::new();
     let mut again = Instant::now() + AGAIN;
     loop {
         let wake = if failed.is_empty() { again } else { again.min(Instant::now() + RETRY) };
         tokio::select! {
             changed = wanted.changed() => changed.context("the reconciliation ended")?,
             changed = finalizers.changed() => changed.context("the reconciliation ended")?,
+            changed = abandoned.changed() => changed.context("the reconciliation ended")?,
             changed = membership.changed() => changed.context("the leases ended")?,
             () = tokio::time::sleep_until(wake) => {}
         }
@@ -53,6 +70,16 @@ pub(super) async fn provision(
                 tracing::warn!(message, "a finalizer of another implementation stays; trying again");
             }
         }
+        let gone = abandoned.borrow_and_update().clone();
+        left_alone.retain(|gateway, _| gone.contains(gateway));
+        for gateway in gone {
+            let since = *left_alone.entry(gateway.clone()).or_insert_with(Instant::now);
+            if since.elapsed() >= ABANDONED
+                && let Err(message) = bounded(provision::remove(&client, &gateway)).await
+            {
+                tracing::warn!(%gateway, message, "its proxies cannot be removed; trying again");
+            }
+        }
         if again <= Instant::now() {
             applied.clear();
             again = Instant::now() + AGAIN;
@@ -65,7 +92,7 @@ pub(super) async fn provision(
             if applied.contains_key(&gateway) {
                 continue;
             }
-            match provision::apply(&client, &proxy, &settings).await {
+            match bounded(provision::apply(&client, &proxy, &settings)).await {
                 Ok(()) => {
                     applied.insert(gateway, proxy);
                 }

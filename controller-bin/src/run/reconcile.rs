@@ -47,6 +47,7 @@ pub(super) struct Reconciler {
     pub(super) secrets: watch::Sender<BTreeSet<NamespacedName>>,
     pub(super) gateways: watch::Sender<BTreeSet<NamespacedName>>,
     pub(super) proxies: watch::Sender<BTreeMap<NamespacedName, Proxy>>,
+    pub(super) abandoned: watch::Sender<BTreeSet<NamespacedName>>,
     /// Objects of ours that have finalizers.
     pub(super) finalizers: watch::Sender<Arc<[Value]>>,
     pub(super) writes: watch::Sender<Arc<[status::Write]>>,
@@ -60,15 +61,19 @@ impl Reconciler {
     pub(super) async fn run(mut self, mut inputs: Inputs) -> anyhow::Result<()> {
         let mut synced = Synced::new();
         let mut current = Current::default();
+        let mut done = false;
         let mut batch = Vec::new();
         loop {
+            let mut changed_something = true;
             tokio::select! {
                 count = inputs.events.recv_many(&mut batch, AT_ONCE) => {
                     anyhow::ensure!(count > 0, "the watches ended");
+                    // At the start even a list of nothing is news.
+                    changed_something = !done;
                     for event in batch.drain(..) {
                         self.metrics.events.inc();
                         synced.see(&event);
-                        self.take_up(&event);
+                        changed_something |= self.take_up(&event);
                     }
                 }
                 changed = inputs.serving.changed() => changed.context("the identities ended")?,
@@ -77,14 +82,15 @@ impl Reconciler {
                 changed = inputs.provisioning.changed() => changed.context("the provisioning ended")?,
                 () = current.settled() => {}
             }
-            if !synced.is_listed() {
+            if !synced.is_listed() || !changed_something {
                 continue;
             }
             let started = Instant::now();
             // The index may be large and the work is pure: the other tasks of this thread need not wait for it.
             let outcome = tokio::task::block_in_place(|| self.index.outcome());
             self.secrets.send_if_modified(|wanted| replace(wanted, &outcome.secrets));
-            if !synced.is_done(&outcome.secrets) {
+            done = synced.is_done(&outcome.secrets);
+            if !done {
                 continue;
             }
             let serving = inputs.serving.borrow_and_update().clone();
@@ -94,8 +100,10 @@ impl Reconciler {
             }
             let membership = inputs.membership.borrow_and_update().clone();
             self.metrics.leader.set(u64::from(membership.leader));
+            let proxies = merged(&membership.proxies, &inputs.published.borrow_and_update());
+            current.acknowledged(&proxies);
             let observed = Observed {
-                proxies: merged(&membership.proxies, &inputs.published.borrow_and_update()),
+                proxies,
                 provisioning: inputs.provisioning.borrow_and_update().clone(),
                 current_for: current.ages(),
             };
@@ -161,6 +169,7 @@ impl Reconciler {
         }
         self.metrics.gateways.set(u64::try_from(gateways.len()).unwrap_or(u64::MAX));
         self.gateways.send_if_modified(|before| replace(before, &gateways));
+        self.abandoned.send_if_modified(|before| replace(before, &outcome.abandoned));
         let proxies: BTreeMap<_, _> = outcome
             .gateways
             .iter()
@@ -199,7 +208,7 @@ fn merged(
     all
 }
 
-/// What each Gateway's proxies are to have, and since when: a status that waits for them is not taken back at once.
+/// What each Gateway's proxies are to have, and since when none has it: a status that waits for them is not taken back at once.
 #[derive(Debug, Default)]
 struct Current {
     gateways: BTreeMap<NamespacedName, Published>,
@@ -209,7 +218,8 @@ struct Current {
 struct Published {
     resources: Arc<ResourceSet>,
     seeds: Arc<[[u8; 32]]>,
-    since: Instant,
+    /// Since when no proxy that is connected has it; `None` while one has.
+    waiting: Option<Instant>,
 }
 
 impl Current {
@@ -225,13 +235,23 @@ impl Current {
         if same_resources && before.is_some_and(|before| before.seeds == *seeds) {
             return false;
         }
-        let since = match before {
-            Some(before) if same_resources => before.since,
-            _ => Instant::now(),
-        };
-        let published = Published { resources: Arc::clone(resources), seeds: Arc::clone(seeds), since };
+        let waiting =
+            before.filter(|_| same_resources).map_or_else(|| Some(Instant::now()), |same| same.waiting);
+        let published = Published { resources: Arc::clone(resources), seeds: Arc::clone(seeds), waiting };
         self.gateways.insert(gateway.clone(), published);
         true
+    }
+
+    /// Takes note of the versions that proxies have which are connected.
+    fn acknowledged(&mut self, proxies: &BTreeMap<NamespacedName, Proxies>) {
+        for (gateway, published) in &mut self.gateways {
+            let version = published.resources.version_of(native::OBJECT);
+            let has = |proxies: &Proxies| proxies.acknowledged.contains(&*version);
+            published.waiting = match published.waiting {
+                _ if proxies.get(gateway).is_some_and(has) => None,
+                waiting => waiting.or_else(|| Some(Instant::now())),
+            };
+        }
     }
 
     /// Forgets those that are not among the given ones, and tells which these were.
@@ -242,22 +262,15 @@ impl Current {
     }
 
     fn ages(&self) -> BTreeMap<NamespacedName, Duration> {
-        self.gateways
-            .iter()
-            .map(|(gateway, published)| (gateway.clone(), published.since.elapsed()))
-            .collect()
+        let age = |published: &Published| published.waiting.map_or(Duration::ZERO, |since| since.elapsed());
+        self.gateways.iter().map(|(gateway, published)| (gateway.clone(), age(published))).collect()
     }
 
     /// Completes when the next grace ends; never where none runs.
     async fn settled(&self) {
         let now = Instant::now();
-        let ends = self
-            .gateways
-            .values()
-            .map(|published| published.since + status::GRACE)
-            .filter(|end| *end > now)
-            .min();
-        match ends {
+        let waiting = self.gateways.values().filter_map(|published| published.waiting);
+        match waiting.map(|since| since + status::GRACE).filter(|end| *end > now).min() {
             Some(end) => tokio::time::sleep_until(end).await,
             None => std::future::pending().await,
         }

@@ -58,8 +58,12 @@ pub(super) fn status(
 fn about(object: &ObjectRef, scope: &Scope) -> Option<Value> {
     match scope {
         Scope::Parent { reference, .. } => Some(parent(reference)),
-        // A BackendTLSPolicy is ours to speak of under Gateways and XBackends: a Service may be another controller's.
-        Scope::Ancestor { kind, .. } if object.kind == "BackendTLSPolicy" && kind == "Service" => None,
+        // A BackendTLSPolicy is ours to speak of under Gateways and XBackends: anything else may be another controller's.
+        Scope::Ancestor { kind, .. }
+            if object.kind == "BackendTLSPolicy" && !matches!(kind.as_str(), "Gateway" | "XBackend") =>
+        {
+            None
+        }
         Scope::Ancestor { group, kind, name, section } => {
             let mut about =
                 json!({"group": group, "kind": kind, "namespace": name.namespace, "name": name.name});

@@ -33,7 +33,9 @@ pub(super) fn status(
         text(known, "status") == Some("True")
             && known.get("observedGeneration").and_then(Value::as_i64) == generation
     });
-    let gateway = State { index, name: &name, outcome, observed, has_address: !addresses.is_empty(), was };
+    let has_address = !addresses.is_empty();
+    let deleting = given.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null());
+    let gateway = State { index, name: &name, outcome, observed, deleting, has_address, was };
     let programmed = desired.iter_mut().find(|condition| condition.r#type == PROGRAMMED).map(|condition| {
         if condition.status == ConditionStatus::True {
             *condition = gateway.programmed();
@@ -79,6 +81,7 @@ struct State<'a> {
     name: &'a NamespacedName,
     outcome: &'a Outcome,
     observed: &'a Observed,
+    deleting: bool,
     has_address: bool,
     /// Whether its status says that this generation is programmed.
     was: bool,
@@ -88,14 +91,11 @@ impl State<'_> {
     /// The condition, of a Gateway that has something to program.
     fn programmed(&self) -> Condition {
         let no = |reason: &str, message: String| condition(ConditionStatus::False, reason, message);
-        let Some(outcome) = self.outcome.gateways.get(self.name) else {
+        let Some(outcome) = self.outcome.gateways.get(self.name).filter(|_| !self.deleting) else {
             return no("Pending", "is being deleted".to_owned());
         };
         if let Err(message) = &outcome.proxy {
             return no("Invalid", message.clone());
-        }
-        if let Some(message) = self.observed.provisioning.get(self.name) {
-            return no("NoResources", format!("its proxies cannot be set up: {message}"));
         }
         let version = outcome.resources.version_of(native::OBJECT);
         let nobody = Proxies::default();
@@ -105,13 +105,20 @@ impl State<'_> {
             return no("Invalid", format!("a proxy refused the configuration: {message}"));
         }
         let service = NamespacedName::new(&self.name.namespace, proxy_name(self.name));
-        if !self.index.has_ready_proxy(self.name) {
+        let is_ready = self.index.has_ready_proxy(self.name);
+        let fresh = self.observed.current_for.get(self.name).is_some_and(|current| *current < GRACE);
+        let serves = proxies.acknowledged.contains(&*version) || (self.was && fresh);
+        // What was set up serves on, whatever the API server said when it was looked at again.
+        if let Some(message) = self.observed.provisioning.get(self.name)
+            && !(is_ready && serves)
+        {
+            return no("NoResources", format!("its proxies cannot be set up: {message}"));
+        }
+        if !is_ready {
             let message = format!("no proxy is ready: Service `{service}` has no ready endpoint");
             return no("Pending", message);
         }
-        let fresh = self.observed.current_for.get(self.name).is_some_and(|current| *current < GRACE);
-        let acknowledged = proxies.acknowledged.contains(&*version);
-        if !(acknowledged || (self.was && fresh)) {
+        if !serves {
             return no("Pending", "no proxy has acknowledged the current configuration yet".to_owned());
         }
         if !self.has_address {

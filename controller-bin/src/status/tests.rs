@@ -165,8 +165,11 @@ fn programmed() {
     refused_before.1.proxies.get_mut(&gateway()).unwrap().refused.push(nack);
     check_programmed(&refused_before, "True/Programmed", "");
 
+    // Nothing is ready, and this is why; what is ready serves on.
     let mut not_provisioned = served();
     not_provisioned.1.provisioning.insert(gateway(), "Deployment: quota exceeded".to_owned());
+    check_programmed(&not_provisioned, "True/Programmed", "a proxy serves");
+    not_provisioned.0.apply(&slice(&proxy_name(&gateway()), &json!({"ready": false})));
     check_programmed(&not_provisioned, "False/NoResources", "quota exceeded");
 }
 
@@ -242,7 +245,10 @@ fn a_gateway_that_is_being_deleted() {
     let mut object = index.object(&reference(GATEWAY_GROUP, "Gateway", "ns", "g")).unwrap().clone();
     object["metadata"]["deletionTimestamp"] = json!(BEFORE);
     assert!(index.apply(&object));
-    assert!(index.outcome().gateways.is_empty());
+    // What changes still reaches its proxies, which are not set up any more.
+    let outcome = index.outcome();
+    assert_eq!(outcome.gateways[&gateway()].proxy, Err("is being deleted".to_owned()));
+    assert!(!outcome.gateways[&gateway()].resources.types.is_empty());
     check_programmed(&(index, observed), "False/Pending", "being deleted");
 }
 
@@ -487,4 +493,35 @@ fn messages_have_a_longest_length() {
     assert_eq!(long[0]["message"], "é".repeat(32_768));
     let short = conditions::conditions(&[condition("é".repeat(32_768))], Some(1), None, NOW);
     assert_eq!(short[0]["message"], "é".repeat(32_768));
+}
+
+#[test]
+fn a_gateway_whose_class_is_another_controllers_is_abandoned() {
+    let (mut index, _) = served();
+    assert_eq!(index.outcome().abandoned, BTreeSet::new());
+    let mut object = index.object(&reference(GATEWAY_GROUP, "Gateway", "ns", "g")).unwrap().clone();
+    object["spec"]["gatewayClassName"] = json!("theirs");
+    assert!(index.apply(&object));
+    assert!(index.outcome().gateways.is_empty());
+    assert_eq!(index.outcome().abandoned, BTreeSet::from([gateway()]));
+    // Nothing of ours runs for it any more.
+    let service = reference("", "Service", "ns", &proxy_name(&gateway()));
+    assert!(index.delete(&service));
+    assert_eq!(index.outcome().abandoned, BTreeSet::new());
+}
+
+#[test]
+fn a_missing_certificate_costs_no_port() {
+    let (mut index, _) = served();
+    let before = index.outcome().gateways[&gateway()].proxy.clone().unwrap().ports;
+    let mut object = index.object(&reference(GATEWAY_GROUP, "Gateway", "ns", "g")).unwrap().clone();
+    let listener = json!({
+        "name": "https", "protocol": "HTTPS", "port": 8443,
+        "tls": {"certificateRefs": [{"name": "not-there"}]},
+    });
+    object["spec"]["listeners"].as_array_mut().unwrap().push(listener);
+    assert!(index.apply(&object));
+    let mut expected = before;
+    expected.push(8443);
+    assert_eq!(index.outcome().gateways[&gateway()].proxy.clone().unwrap().ports, expected);
 }

@@ -99,6 +99,10 @@ impl Secrets {
                 Ok(Err(error)) => {
                     tracing::warn!(secret = %name, %error, "a Secret cannot be read");
                     complete = false;
+                    // A refusal is an answer: whoever waits for all Secrets does not wait for this one.
+                    if is_refusal(&error) && !self.known.contains_key(&name) {
+                        send(&self.events, Event::Delete(reference(name))).await?;
+                    }
                     continue;
                 }
                 Err(_elapsed) => {
@@ -120,6 +124,15 @@ impl Secrets {
             send(&self.events, event).await?;
         }
         Ok(complete)
+    }
+}
+
+/// Whether asking again right away would bring the same answer.
+fn is_refusal(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => (400..500).contains(&status.code) && status.code != 429,
+        kube::Error::BuildRequest(_) => true,
+        _ => false,
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
     Options, gateway,
     grant::{From, Grants, To},
 };
-use crate::Objects;
+use crate::{Objects, objects::rules::is_dns_name};
 
 /// The Secrets that listeners of Gateways of ours name and may use: of their own namespace, or permitted by a ReferenceGrant.
 /// Whoever may not list Secrets fetches these one by one.
@@ -26,7 +26,13 @@ pub fn named_secrets(objects: &Objects, options: &Options) -> BTreeSet<Namespace
                 && reference.kind.as_deref().unwrap_or("Secret") == "Secret";
             let namespace = reference.namespace.as_deref().unwrap_or(&gateway.namespace);
             let name = NamespacedName::new(namespace, &reference.name);
-            if is_secret && grants.permits(From::GATEWAY, &gateway.namespace, To::SECRET, &name).is_ok() {
+            // The API server takes any text for a name; one that no Secret can have is not asked for: it might be read as
+            // another path.
+            let is_name = is_dns_name(&name.namespace) && is_dns_name(&name.name);
+            if is_secret
+                && is_name
+                && grants.permits(From::GATEWAY, &gateway.namespace, To::SECRET, &name).is_ok()
+            {
                 secrets.insert(name);
             }
         }
