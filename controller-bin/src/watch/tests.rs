@@ -301,6 +301,22 @@ async fn secrets_one_by_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_secret_that_is_refused_holds_nobody_up() {
+    let path = "/api/v1/namespaces/ns/secrets/s";
+    let (want, wanted) = watch::channel(BTreeSet::new());
+    let mut server = Server::with(|client, events| secrets::follow(client, wanted, events));
+    want.send_replace(BTreeSet::from([NamespacedName::new("ns", "s")]));
+    server.fail(path, &[], 403).await;
+    assert_eq!(server.event().await, deleted("", "Secret", "s"));
+    // It is asked for again; what was known is not given up because of a refusal.
+    server.answer(path, &[], 200, &item("s", "1")).await;
+    assert_eq!(server.event().await, Event::Apply(Box::new(seen("v1", "Secret", "s", "1"))));
+    server.fail(path, &[], 403).await;
+    server.answer(path, &[], 200, &item("s", "2")).await;
+    assert_eq!(server.event().await, Event::Apply(Box::new(seen("v1", "Secret", "s", "2"))));
+}
+
+#[tokio::test(start_paused = true)]
 async fn it_ends_with_its_receiver() {
     let (service, _handle) = tower_test::mock::pair::<Request<Body>, Answer>();
     let (sender, events) = mpsc::channel(1);

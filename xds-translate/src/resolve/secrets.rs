@@ -96,5 +96,9 @@ spec:
   to: [{group: \"\", kind: Secret}]
 ";
         check(&format!("{GATEWAY}{grant}"), &["ns/own", "other/far"]);
+        // In a path these would name something else.
+        for name in ["a/b", "a b", "a?x", "..", "A"] {
+            check(&GATEWAY.replace("{name: own}", &format!("{{name: \"{name}\"}}")), &[]);
+        }
     }
 }
