@@ -19,6 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
+    time::timeout,
 };
 
 use crate::{connection::Shared, listen::Phase};
@@ -38,7 +39,7 @@ impl Health {
         self.ready.load(Ordering::Acquire)
     }
 
-    /// A configuration is in force and all sockets are bound.
+    /// A configuration is in force.
     pub(crate) fn become_ready(&self) {
         self.ready.store(true, Ordering::Release);
     }
@@ -53,7 +54,25 @@ pub(crate) enum Pages {
     Health,
 }
 
+/// How long clients may take.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    header: Duration,
+    /// One request, then; `None`: as many as it likes.
+    connection: Option<Duration>,
+}
+
 impl Pages {
+    fn times(&self) -> Times {
+        match self {
+            Self::All(_) => Times { header: Duration::from_secs(10), connection: None },
+            // Whoever reaches the Pod reaches it: none may keep a place that a probe needs.
+            Self::Health => {
+                Times { header: Duration::from_secs(2), connection: Some(Duration::from_secs(5)) }
+            }
+        }
+    }
+
     fn flag(&self) -> &'static str {
         match self {
             Self::All(_) => "--admin-addr",
@@ -77,6 +96,7 @@ pub(crate) async fn serve(
         tracing::warn!(address = %bound, "the admin address is not on loopback: anybody who reaches it reads the metrics");
     }
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let times = pages.times();
     let serving = async move {
         loop {
             let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
@@ -91,11 +111,15 @@ pub(crate) async fn serve(
                     let response = answer(&request, &pages, ready);
                     async move { Ok::<_, Infallible>(response) }
                 });
-                let served = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(Duration::from_secs(10))
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await;
+                let mut http = http1::Builder::new();
+                http.timer(TokioTimer::new())
+                    .header_read_timeout(times.header)
+                    .keep_alive(times.connection.is_none());
+                let serving = http.serve_connection(TokioIo::new(stream), service);
+                let served = match times.connection {
+                    Some(limit) => timeout(limit, serving).await.unwrap_or(Ok(())),
+                    None => serving.await,
+                };
                 if let Err(error) = served {
                     tracing::debug!(%error, "an admin connection failed");
                 }

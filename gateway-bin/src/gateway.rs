@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use arc_swap::ArcSwap;
 use tokio::{
-    sync::{Notify, Semaphore, mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     task::{JoinHandle, JoinSet},
 };
 
@@ -137,6 +137,7 @@ impl Gateway {
             bound: bound_sender,
             following,
             error: String::new(),
+            unbound: Vec::new(),
         };
         reloader.note_expiry();
         match client {
@@ -227,16 +228,9 @@ fn follow(
     };
     let (sender, messages) = mpsc::channel(1);
     let (identity_sender, identity) = watch::channel(Arc::clone(material));
-    let resume = Arc::new(Notify::new());
-    let client = Client {
-        settings,
-        identity,
-        messages: sender,
-        resume: Arc::clone(&resume),
-        metrics: Arc::clone(metrics),
-    };
+    let client = Client { settings, identity, messages: sender, metrics: Arc::clone(metrics) };
     let state = args.xds.state.as_deref().map(StateFile::new);
-    let following = Following::new(messages, identity_sender, resume, state, takes_session_keys);
+    let following = Following::new(messages, identity_sender, state, takes_session_keys);
     Ok(Some((Mirror::new(gateway.clone()), following, client)))
 }
 

@@ -4,13 +4,12 @@ mod framing;
 mod tls;
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::Context as _;
 use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
     server::conn::auto,
@@ -108,30 +107,23 @@ impl Sockets {
         Self { open: BTreeMap::new(), address, elsewhere, acceptor }
     }
 
-    /// Binds what is wanted and not open yet. Nothing is closed, so that a configuration whose ports cannot be bound
-    /// leaves everything as it was.
-    pub(crate) async fn bind(
-        &self,
-        ports: impl Iterator<Item = u16>,
-    ) -> anyhow::Result<Vec<(u16, TcpListener)>> {
-        let mut bound = BTreeMap::new();
-        for port in ports {
-            if self.open.contains_key(&port) {
-                continue;
-            }
-            if let Entry::Vacant(entry) = bound.entry(port) {
-                let address = self
-                    .elsewhere
-                    .iter()
-                    .find(|listen| listen.port == port)
-                    .map_or(SocketAddr::new(self.address, port), |listen| listen.address);
-                let listener = TcpListener::bind(address)
-                    .await
-                    .with_context(|| format!("cannot listen on {address} for port {port} of the Gateway"))?;
-                entry.insert(listener);
+    /// Binds what is wanted and not open yet; what could not be bound is named in the second list. Nothing is closed.
+    pub(crate) async fn bind(&self, ports: &BTreeSet<u16>) -> (Vec<(u16, TcpListener)>, Vec<String>) {
+        let (mut bound, mut faults) = (Vec::new(), Vec::new());
+        for &port in ports.iter().filter(|port| !self.open.contains_key(port)) {
+            let address = self
+                .elsewhere
+                .iter()
+                .find(|listen| listen.port == port)
+                .map_or(SocketAddr::new(self.address, port), |listen| listen.address);
+            match TcpListener::bind(address).await {
+                Ok(listener) => bound.push((port, listener)),
+                Err(error) => {
+                    faults.push(format!("cannot listen on {address} for port {port} of the Gateway: {error}"))
+                }
             }
         }
-        Ok(bound.into_iter().collect())
+        (bound, faults)
     }
 
     /// Serves what was bound, and closes what is not wanted any more. Open connections go on.

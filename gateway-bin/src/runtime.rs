@@ -1,15 +1,15 @@
 //! One configuration, ready to serve: immutable, swapped as a whole. Connections to backends and authorizers are kept
 //! from one to the next where they are the same.
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use policy_model::NamespacedName;
 use rustls::ServerConfig;
-use xds_translate::{BackendId, ClientCertificates, Protocol, Router, Snapshot};
+use xds_translate::{BackendId, ClientCertificates, ListenerTls, Protocol, Router, Snapshot};
 
 use crate::{
     authorizers::Authorizers,
@@ -25,6 +25,8 @@ pub(crate) struct Runtime {
     ports: BTreeMap<u16, usize>,
     /// The identity and bundles that it was made with.
     pub(crate) material: Arc<Material>,
+    /// Why listeners are not served, each named: their certificates or CAs cannot be used.
+    pub(crate) faults: Vec<String>,
 }
 
 /// One Gateway.
@@ -44,6 +46,7 @@ pub(crate) struct GatewayRuntime {
 #[derive(Debug)]
 pub(crate) struct ListenerRuntime {
     pub(crate) name: Arc<str>,
+    /// Of an HTTPS listener; `None`: nobody can be served there.
     pub(crate) tls: Option<ListenerTlsRuntime>,
 }
 
@@ -63,7 +66,11 @@ pub(crate) struct RuntimeSettings {
 }
 
 impl Runtime {
-    /// Makes a runtime of snapshots.
+    /// Makes a runtime of snapshots. A listener that cannot be served is left out and named in `faults`: what else
+    /// changed, permissions that were taken back for one, does not wait for it.
+    ///
+    /// # Errors
+    /// Two Gateways that want one port.
     pub(crate) fn new(
         snapshots: Vec<Snapshot>,
         material: Arc<Material>,
@@ -72,6 +79,7 @@ impl Runtime {
     ) -> anyhow::Result<Self> {
         let mut gateways = Vec::with_capacity(snapshots.len());
         let mut ports = BTreeMap::new();
+        let mut faults = Vec::new();
         for snapshot in snapshots {
             let previous = previous.and_then(|previous| previous.gateway(&snapshot.gateway));
             for listener in &snapshot.listeners {
@@ -90,9 +98,10 @@ impl Runtime {
                 &material,
                 settings,
                 previous.map(Arc::as_ref),
-            )?));
+                &mut faults,
+            )));
         }
-        Ok(Self { gateways, ports, material })
+        Ok(Self { gateways, ports, material, faults })
     }
 
     /// The snapshots that it was made of.
@@ -109,11 +118,15 @@ impl Runtime {
         self.ports.get(&port).and_then(|at| self.gateways.get(*at))
     }
 
-    /// Ports with the protocol of their listeners.
-    pub(crate) fn ports(&self) -> impl Iterator<Item = (u16, Protocol)> {
-        self.gateways.iter().flat_map(|gateway| {
-            gateway.snapshot.listeners.iter().map(|listener| (listener.port, listener.protocol))
-        })
+    /// Ports with a listener that can be served.
+    pub(crate) fn ports(&self) -> BTreeSet<u16> {
+        let of = |gateway: &Arc<GatewayRuntime>| {
+            let listeners = gateway.snapshot.listeners.iter().zip(&gateway.listeners);
+            let served = listeners
+                .filter(|(listener, runtime)| listener.protocol == Protocol::Http || runtime.tls.is_some());
+            served.map(|(listener, _)| listener.port).collect::<Vec<_>>()
+        };
+        self.gateways.iter().flat_map(of).collect()
     }
 }
 
@@ -123,32 +136,27 @@ impl GatewayRuntime {
         material: &Material,
         settings: &RuntimeSettings,
         previous: Option<&Self>,
-    ) -> anyhow::Result<Self> {
+        faults: &mut Vec<String>,
+    ) -> Self {
         let listeners = snapshot
             .listeners
             .iter()
             .map(|listener| {
-                let tls = match (&listener.tls, listener.protocol) {
-                    (None, Protocol::Https) => {
-                        bail!("listener `{}` is HTTPS without TLS settings", listener.name)
-                    }
-                    (_, Protocol::Http) => None,
-                    (Some(tls), Protocol::Https) => {
-                        let config = server_config(tls, material).map_err(|error| {
-                            anyhow!("listener `{}` of Gateway `{}`: {error}", listener.name, snapshot.gateway)
-                        })?;
-                        let clients = previous
-                            .and_then(|previous| previous.listener(listener.port, &listener.name))
-                            .and_then(|previous| previous.tls.as_ref())
-                            .map(|previous| &previous.clients)
-                            .filter(|previous| ***previous == tls.clients)
-                            .map_or_else(|| Arc::new(tls.clients.clone()), Arc::clone);
-                        Some(ListenerTlsRuntime { config: Arc::new(config), clients })
-                    }
+                let previous = previous
+                    .and_then(|previous| previous.listener(listener.port, &listener.name))
+                    .and_then(|previous| previous.tls.as_ref());
+                let tls = match listener.protocol {
+                    Protocol::Http => None,
+                    Protocol::Https => listener_tls(listener.tls.as_ref(), material, previous)
+                        .map_err(|error| {
+                            let (name, gateway) = (&listener.name, &snapshot.gateway);
+                            faults.push(format!("listener `{name}` of Gateway `{gateway}`: {error}"));
+                        })
+                        .ok(),
                 };
-                Ok(ListenerRuntime { name: listener.name.as_str().into(), tls })
+                ListenerRuntime { name: listener.name.as_str().into(), tls }
             })
-            .collect::<anyhow::Result<_>>()?;
+            .collect();
         let upstreams = snapshot
             .backends
             .iter()
@@ -169,7 +177,7 @@ impl GatewayRuntime {
             previous.map(|previous| previous.authorizers.as_ref()),
         ));
         let router = Router::new(&snapshot);
-        Ok(Self { snapshot, router, upstreams, authorizers, listeners, turn: AtomicU64::new(0) })
+        Self { snapshot, router, upstreams, authorizers, listeners, turn: AtomicU64::new(0) }
     }
 
     /// The listener of that name on that port.
@@ -180,4 +188,18 @@ impl GatewayRuntime {
     pub(crate) fn listener_index(&self, port: u16, name: &str) -> Option<usize> {
         self.snapshot.listeners.iter().position(|listener| listener.port == port && listener.name == name)
     }
+}
+
+fn listener_tls(
+    tls: Option<&ListenerTls>,
+    material: &Material,
+    previous: Option<&ListenerTlsRuntime>,
+) -> Result<ListenerTlsRuntime, String> {
+    let tls = tls.ok_or("it is HTTPS without TLS settings")?;
+    let config = Arc::new(server_config(tls, material)?);
+    let clients = previous
+        .map(|previous| &previous.clients)
+        .filter(|previous| ***previous == tls.clients)
+        .map_or_else(|| Arc::new(tls.clients.clone()), Arc::clone);
+    Ok(ListenerTlsRuntime { config, clients })
 }

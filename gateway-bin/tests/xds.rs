@@ -1,6 +1,7 @@
 //! A gateway that a controller configures: over mTLS and incremental ADS, between real connections.
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::string_slice,
@@ -27,19 +28,23 @@ use agentic_gateway::{
     AccessLog, Gateway,
     cli::{Cli, Command},
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::Parser as _;
 use http::StatusCode;
-use spiffe_id::CaPool;
+use spiffe_id::{CaPool, IssuedSvid};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
 use xds_server::{Cache, Resource, ResourceSet};
 use xds_translate::{Options, native};
 
 use self::{
     controller::{CONTROLLER, Controller, resources, with_session_keys},
     support::{
-        AGENT, Client, DENIED, Upstream, World, allow_tools, ca, eventually, manifests, session_upstream,
-        svid, write_identity,
+        AGENT, Client, DENIED, Upstream, World, allow_tools, ca, call, eventually, manifests,
+        session_upstream, svid, write_identity,
     },
 };
 
@@ -170,6 +175,20 @@ async fn nothing_is_served_before_the_first_configuration() {
 }
 
 #[tokio::test]
+async fn a_probe_is_one_short_request() {
+    let dir = folder(&ca("cluster.local"));
+    let gateway = gateway(dir.path(), "https://localhost:1", &[]).await;
+    for (sent, expected) in [("GET /healthz HTTP/1.1\r\nhost: h\r\n\r\n", "HTTP/1.1 200"), ("GET /he", "")] {
+        let mut stream = TcpStream::connect(gateway.health_address().unwrap()).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        let closed = tokio::time::timeout(Duration::from_secs(5), stream.read_to_string(&mut text));
+        closed.await.expect("the connection is closed").unwrap();
+        assert_eq!(text.get(..12).unwrap_or_default(), expected);
+    }
+}
+
+#[tokio::test]
 async fn a_change_is_one_resource() {
     let scene = Scene::start(&[]).await;
     let before = scene.controller.cache.counts();
@@ -209,10 +228,36 @@ async fn what_is_refused_changes_nothing() {
     scene.controller.cache.publish(GATEWAY, echo);
     scene.acknowledged().await;
     assert!(allowed(&scene.world, "echo").await);
-    // A Gateway that is gone is no configuration either.
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_taken_away_is_closed() {
+    let state = tempfile::tempdir().unwrap();
+    let file = state.path().join("configuration");
+    let flag = format!("--xds-state={}", state.path().display());
+    let scene = Scene::start(&[&flag]).await;
+    eventually("it is saved", async || file.exists()).await;
+    let saved = fs::read(&file).unwrap();
+    let mut open = scene.world.client(AGENT).await;
+    assert_ne!(open.call("get-sum").await.body, DENIED);
     scene.controller.cache.publish(GATEWAY, Arc::new(ResourceSet::default()));
-    eventually("it is refused", async || scene.controller.cache.counts().nacks == 2).await;
-    assert!(allowed(&scene.world, "echo").await);
+    scene.acknowledged().await;
+    assert!(scene.world.gateway.bound().is_empty());
+    assert_eq!(open.call("get-sum").await.status, StatusCode::MISDIRECTED_REQUEST);
+    assert_eq!(scene.controller.cache.counts().nacks, 0);
+    eventually("that is saved", async || fs::read(&file).unwrap() != saved).await;
+    // Nor does it come back without the controller.
+    let Scene { upstream, controller, world: World { gateway: first, ca, dir, .. } } = scene;
+    first.shutdown().await;
+    let (address, url) = (controller.address, controller.url());
+    controller.stop().await;
+    let second = gateway(dir.path(), &url, &[&flag]).await;
+    assert!(second.bound().is_empty());
+    // With it, it does.
+    let cache = Cache::default();
+    cache.publish(GATEWAY, config(&manifests(upstream.address, &allow_tools("echo"))));
+    let _controller = Controller::start_at(address, &ca, &MEMBERS, cache).await;
+    eventually("it is open", async || !second.bound().is_empty()).await;
 }
 
 #[tokio::test]
@@ -223,15 +268,44 @@ async fn a_port_that_is_taken_is_bound_when_it_is_free() {
     let text = manifests(scene.upstream.address, &allow_tools("echo"))
         .replace("port: 10002}", &format!("port: {port}}}"));
     scene.controller.cache.publish(GATEWAY, config(&text));
-    eventually("it is refused", async || scene.controller.cache.counts().nacks > 0).await;
-    let reports = scene.controller.cache.reports();
-    let refusal = &reports[0].refused[native::OBJECT].message;
-    assert!(refusal.contains(&port.to_string()), "{refusal}");
-    assert!(allowed(&scene.world, "get-sum").await);
-    drop(taken);
+    // It holds up nothing else.
     scene.acknowledged().await;
-    assert!(allowed(&scene.world, "echo").await);
-    assert!(scene.world.gateway.bound().contains_key(&port));
+    assert!(allowed(&scene.world, "echo").await && !allowed(&scene.world, "get-sum").await);
+    assert!(!scene.world.gateway.bound().contains_key(&port));
+    drop(taken);
+    eventually("it is bound", async || scene.world.gateway.bound().contains_key(&port)).await;
+    let reply = Client::plain(scene.world.address(port)).await.mcp(&call("echo"), &[]).await.unwrap();
+    assert_eq!(reply.body, DENIED, "it is served");
+}
+
+#[tokio::test]
+async fn a_certificate_that_cannot_be_used_closes_its_listener_alone() {
+    let scene = Scene::start(&["--listen=10003=127.0.0.1:0"]).await;
+    let later = SystemTime::now() + Duration::from_secs(3600);
+    let web = svid(&scene.world.ca, "spiffe://cluster.local/web", later);
+    let other = svid(&scene.world.ca, "spiffe://cluster.local/other", later);
+    let publish = |tool: &str, key: &IssuedSvid| {
+        let text = manifests(scene.upstream.address, &allow_tools(tool)).replace(
+            "{name: plain,",
+            "{name: web, protocol: HTTPS, port: 10003, tls: {certificateRefs: [{name: web}]}}\n  - {name: plain,",
+        );
+        let secret = format!(
+            "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: web, namespace: ns}}\ntype: kubernetes.io/tls\ndata:\n  tls.crt: {}\n  tls.key: {}\n",
+            STANDARD.encode(web.chain_pem()),
+            STANDARD.encode(key.key_pem.as_ref().unwrap()),
+        );
+        scene.controller.cache.publish(GATEWAY, config(&format!("{text}{secret}")));
+    };
+    let is_open = || scene.world.gateway.bound().contains_key(&10003);
+    for (tool, denied, key, open) in
+        [("echo", "get-sum", &web, true), ("get-sum", "echo", &other, false), ("echo", "get-sum", &web, true)]
+    {
+        publish(tool, key);
+        scene.acknowledged().await;
+        assert!(allowed(&scene.world, tool).await && !allowed(&scene.world, denied).await);
+        assert_eq!(is_open(), open);
+    }
+    assert_eq!(scene.controller.cache.counts().nacks, 0);
 }
 
 #[tokio::test]
@@ -346,7 +420,9 @@ async fn a_new_identity_is_presented_at_once() {
     scene.acknowledged().await;
     assert!(allowed(&scene.world, "echo").await);
     // A configuration that is wrong does not keep a certificate from being replaced.
-    scene.controller.cache.publish(GATEWAY, Arc::new(ResourceSet::default()));
+    let mut bad = ResourceSet::clone(&scene.controller.cache.set(GATEWAY).unwrap());
+    bad.types.get_mut(native::OBJECT).unwrap().insert("not/An/object/here".into(), Resource::new("{}"));
+    scene.controller.cache.publish(GATEWAY, Arc::new(bad));
     eventually("it is refused", async || scene.controller.cache.counts().nacks > 0).await;
     write_identity(&scene.world.dir.path().join("identity"), &scene.world.ca, PROXY);
     eventually("it connects anew", async || scene.controller.cache.counts().streams >= 3).await;

@@ -68,7 +68,7 @@ pub(super) fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         },
         authorizer_timeout: std::time::Duration::ZERO,
     };
-    let gateway = GatewayRuntime::new(snapshot, &Material::default(), &settings, None)?;
+    let gateway = GatewayRuntime::new(snapshot, &Material::default(), &settings, None, &mut Vec::new());
     let (parts, body) = request(args, hostname.as_deref())?;
     // A plain listener yields no identity, whoever the caller says it is.
     let identity = args.identity.clone().filter(|_| protocol == Protocol::Https).map(Arc::new);

@@ -1,6 +1,6 @@
 //! From what a source has to what is in force: at first, whenever it changes, and whenever the identity does.
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -8,7 +8,8 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    net::TcpListener,
+    sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
 use xds_translate::{ConditionStatus, ObjectStatus, Resolution};
@@ -115,13 +116,18 @@ impl Reader {
 
     fn material(&mut self, now: &Runtime) -> Arc<Material> {
         match self.identity.read() {
-            Ok(material) => {
-                if material.is_same_as(&now.material) {
-                    self.identity_error.clear();
-                    Arc::clone(&now.material)
-                } else {
-                    Arc::new(material)
+            Ok(material) if material.is_same_as(&now.material) => {
+                self.identity_error.clear();
+                Arc::clone(&now.material)
+            }
+            Ok(mut material) => {
+                // Listeners that are served with it would close.
+                if material.credential.is_none() && now.material.credential.is_some() {
+                    self.identity_is_of_no_use("there is no credential-bundle.pem any more".to_owned());
+                    material.credential.clone_from(&now.material.credential);
+                    material.own_id.clone_from(&now.material.own_id);
                 }
+                Arc::new(material)
             }
             // A rotation that is half done: the identity before is still good, and nothing else need wait for it.
             Err(error) => {
@@ -176,8 +182,6 @@ pub(super) struct Following {
     pub(super) messages: mpsc::Receiver<Message>,
     /// The identity to use from now on.
     pub(super) identity: watch::Sender<Arc<Material>>,
-    /// To tell the controller anew what is in force.
-    pub(super) resume: Arc<Notify>,
     pub(super) state: Option<StateFile>,
     /// Whether session keys are the controller's to give; `--session-key-file` wins.
     pub(super) takes_session_keys: bool,
@@ -189,11 +193,10 @@ impl Following {
     pub(super) fn new(
         messages: mpsc::Receiver<Message>,
         identity: watch::Sender<Arc<Material>>,
-        resume: Arc<Notify>,
         state: Option<StateFile>,
         takes_session_keys: bool,
     ) -> Self {
-        Self { messages, identity, resume, state, takes_session_keys, save_at: None }
+        Self { messages, identity, state, takes_session_keys, save_at: None }
     }
 }
 
@@ -209,6 +212,8 @@ pub(super) struct Reloader {
     pub(super) following: Option<Following>,
     /// The last error: each is logged once.
     pub(super) error: String,
+    /// Why ports could not be bound: they are tried at each look.
+    pub(super) unbound: Vec<String>,
 }
 
 /// What is to be done next.
@@ -271,13 +276,7 @@ impl Reloader {
     /// Looks at files without being told what changed.
     async fn look(&mut self) {
         match self.reload(None).await {
-            Ok(reloaded) => {
-                self.error.clear();
-                // What the controller was told is refused is in force now.
-                if reloaded && let Some(following) = &self.following {
-                    following.resume.notify_one();
-                }
-            }
+            Ok(()) => self.error.clear(),
             Err(error) => {
                 let error = error.to_string();
                 if error != self.error {
@@ -286,6 +285,11 @@ impl Reloader {
                     self.error = error;
                 }
             }
+        }
+        if !self.unbound.is_empty() {
+            let ports = self.shared.runtime.load().ports();
+            let opened = self.bind(&ports).await;
+            self.serve(opened, &ports);
         }
     }
 
@@ -302,7 +306,7 @@ impl Reloader {
                 if result.is_err() {
                     self.shared.telemetry.metrics.reload("refused");
                 }
-                drop(verdict.send(result.map(|_| ()).map_err(|error| error.to_string())));
+                drop(verdict.send(result.map_err(|error| error.to_string())));
             }
             Message::SessionKeys(changes, verdict) => {
                 let taken = self.reader().mirror().map(|mirror| mirror.take_keys(changes));
@@ -322,8 +326,8 @@ impl Reloader {
     }
 
     /// Looks at everything, with changes of the controller's if there are any, on a thread where nobody's requests wait,
-    /// and puts in force what is new. Whether something that the source offered was put in force.
-    pub(super) async fn reload(&mut self, changes: Option<Changes>) -> Result<bool, StartError> {
+    /// and puts in force what is new.
+    pub(super) async fn reload(&mut self, changes: Option<Changes>) -> Result<(), StartError> {
         let now = self.shared.runtime.load_full();
         let reader = Arc::clone(&self.reader);
         let looked = tokio::task::spawn_blocking(move || {
@@ -336,39 +340,53 @@ impl Reloader {
         let Look { runtime, is_offered, refused } = looked
             .await
             .map_err(|error| StartError(format!("the configuration could not be read: {error}")))?;
-        let applied = match runtime {
-            Some(runtime) => self.apply(runtime, is_offered).await,
-            None => Ok(()),
-        };
-        let outcome = match (is_offered, &applied, &refused) {
-            (true, Ok(()), _) => Some(Outcome::InForce),
-            (true, Err(_), _) => Some(Outcome::NotNow),
-            (false, _, Some(_)) => Some(Outcome::Refused),
-            (false, _, None) => None,
-        };
-        if let Some(outcome) = outcome {
-            self.reader().source.settle(outcome);
+        if let Some(runtime) = runtime {
+            self.apply(runtime, is_offered).await?;
         }
-        applied?;
-        match refused {
-            Some(error) => Err(error),
-            None => {
-                if is_offered {
-                    self.save_soon();
-                }
-                Ok(is_offered)
-            }
+        if let Some(error) = refused {
+            self.reader().source.settle(Outcome::Refused);
+            return Err(error);
         }
+        if is_offered {
+            self.reader().source.settle(Outcome::InForce);
+            self.save_soon();
+        }
+        Ok(())
+    }
+
+    /// Binds ports that are not open yet. Those that cannot be bound do not hold up the others.
+    async fn bind(&mut self, ports: &BTreeSet<u16>) -> Vec<(u16, TcpListener)> {
+        let (opened, unbound) = self.sockets.bind(ports).await;
+        for error in unbound.iter().filter(|error| !self.unbound.contains(error)) {
+            tracing::error!(error, "a port is not served; it is tried again");
+        }
+        self.unbound = unbound;
+        opened
+    }
+
+    fn serve(&mut self, opened: Vec<(u16, TcpListener)>, ports: &BTreeSet<u16>) {
+        self.sockets.serve(opened, |port| ports.contains(&port));
+        self.bound.send_replace(self.sockets.bound());
     }
 
     async fn apply(&mut self, runtime: Runtime, is_offered: bool) -> Result<(), StartError> {
-        let ports: Vec<u16> = runtime.ports().map(|(port, _)| port).collect();
-        let opened = self.sockets.bind(ports.iter().copied()).await?;
+        let ports = runtime.ports();
+        let opened = self.bind(&ports).await;
+        // Files must be good at first.
+        if self.following.is_none()
+            && !self.health.is_ready()
+            && let Some(fault) = runtime.faults.iter().chain(&self.unbound).next()
+        {
+            return Err(StartError(fault.clone()));
+        }
+        let before = self.shared.runtime.load_full();
+        for error in runtime.faults.iter().filter(|fault| !before.faults.contains(fault)) {
+            tracing::error!(error, "a listener is not served");
+        }
         let material = Arc::clone(&runtime.material);
         // Connections find their listener in the runtime: it is there before they come.
         self.shared.runtime.store(Arc::new(runtime));
-        self.sockets.serve(opened, |port| ports.contains(&port));
-        self.bound.send_replace(self.sockets.bound());
+        self.serve(opened, &ports);
         if let Some(following) = &self.following {
             following.identity.send_if_modified(|current| {
                 let changed = !Arc::ptr_eq(current, &material);

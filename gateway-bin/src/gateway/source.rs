@@ -28,8 +28,6 @@ pub(super) enum Outcome {
     InForce,
     /// It cannot be in force.
     Refused,
-    /// It could not be put in force by reasons that are not its own: a port that is taken.
-    NotNow,
 }
 
 /// Where configurations come from.
@@ -52,11 +50,8 @@ impl Source {
     pub(super) fn settle(&mut self, outcome: Outcome) {
         match self {
             Self::Files(files) => files.settle(outcome),
-            Self::Controller(mirror) => match outcome {
-                Outcome::InForce => mirror.in_force(),
-                Outcome::Refused => {}
-                Outcome::NotNow => mirror.look_again(),
-            },
+            Self::Controller(mirror) if outcome == Outcome::InForce => mirror.in_force(),
+            Self::Controller(_) => {}
         }
     }
 
@@ -116,7 +111,7 @@ impl Files {
     }
 
     fn settle(&mut self, outcome: Outcome) {
-        // What was not put in force is read again at the next look: a port may be free by then.
+        // What was not put in force is read again at the next look.
         self.in_force = outcome == Outcome::InForce;
     }
 }

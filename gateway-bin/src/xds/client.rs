@@ -25,7 +25,7 @@ use rustls::pki_types::ServerName;
 use spiffe_id::SpiffeId;
 use tokio::{
     net::TcpStream,
-    sync::{Notify, mpsc, oneshot, watch},
+    sync::{mpsc, oneshot, watch},
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -86,8 +86,6 @@ pub(crate) struct Client {
     /// The own certificate and the roots; a new one is presented on a new connection at once.
     pub(crate) identity: watch::Receiver<Arc<Material>>,
     pub(crate) messages: mpsc::Sender<Message>,
-    /// Says that the controller has to be told anew what is in force.
-    pub(crate) resume: Arc<Notify>,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -99,7 +97,7 @@ impl fmt::Debug for Client {
 
 /// Why a stream ended that did not fail.
 enum Ended {
-    /// There is a new identity, or something to be told: connect again.
+    /// There is a new identity: connect again.
     ByUs,
     /// Nobody keeps the configuration any more.
     ForGood,
@@ -189,7 +187,6 @@ impl Client {
                 changed = self.identity.changed() => {
                     return Ok(if changed.is_err() { Ended::ForGood } else { Ended::ByUs });
                 }
-                () = self.resume.notified() => return Ok(Ended::ByUs),
             };
             let Some(response) = response else { bail!("it ended the stream") };
             let (type_url, nonce) = (response.type_url.clone(), response.nonce.clone());

@@ -28,6 +28,8 @@ pub(crate) struct Mirror {
     before: BTreeMap<String, Option<Known>>,
     /// Whether something has changed that has not been looked at yet.
     changed: bool,
+    /// Whether the controller took the Gateway away, having sent it before.
+    is_gone: bool,
     keys: Option<Sent>,
 }
 
@@ -48,6 +50,7 @@ impl Mirror {
             faults: BTreeMap::new(),
             before: BTreeMap::new(),
             changed: false,
+            is_gone: false,
             keys: None,
         }
     }
@@ -70,6 +73,7 @@ impl Mirror {
         }
         for name in changes.removed {
             if let Some(before) = self.remove(&name) {
+                self.is_gone |= name == self.own_name();
                 self.before.entry(name).or_insert(Some(before));
                 self.changed = true;
             }
@@ -80,6 +84,9 @@ impl Mirror {
 
     fn put(&mut self, name: &str, version: String, body: Bytes) -> Option<Known> {
         let before = self.remove(name);
+        if name == self.own_name() {
+            self.is_gone = false;
+        }
         let object = match read(name, &body, &mut self.objects) {
             Ok(object) => Some(object),
             Err(error) => {
@@ -100,7 +107,12 @@ impl Mirror {
         Some(known)
     }
 
-    /// What came of the changes; `None`: there are none.
+    fn own_name(&self) -> String {
+        native::resource_name(&gateway_ref(&self.gateway))
+    }
+
+    /// What came of the changes; `None`: there are none. A Gateway that the controller took away is not in it, whatever
+    /// else was sent: what it permitted is over.
     ///
     /// # Errors
     /// Resources that are no objects, or no Gateway among them that is this proxy's.
@@ -108,7 +120,7 @@ impl Mirror {
         if !std::mem::take(&mut self.changed) {
             return Ok(None);
         }
-        if !self.faults.is_empty() {
+        if !self.is_gone && !self.faults.is_empty() {
             let named = self.faults.iter().take(NAMED_FAULTS);
             let named: Vec<_> = named.map(|(name, fault)| format!("`{name}`: {fault}")).collect();
             let more = match self.faults.len().saturating_sub(NAMED_FAULTS) {
@@ -118,8 +130,8 @@ impl Mirror {
             bail!("{}{more}", named.join("; "));
         }
         let resolution = resolve(&self.objects, options);
-        if !resolution.gateways.contains_key(&self.gateway) {
-            let name = native::resource_name(&gateway_ref(&self.gateway));
+        if !self.is_gone && !resolution.gateways.contains_key(&self.gateway) {
+            let name = self.own_name();
             bail!("`{name}`: there is no such Gateway of ours among the {} objects", self.objects.len());
         }
         Ok(Some(resolution))
@@ -128,11 +140,6 @@ impl Mirror {
     /// What was looked at last is in force.
     pub(crate) fn in_force(&mut self) {
         self.before.clear();
-    }
-
-    /// What was looked at last may come in force by itself: it is looked at again.
-    pub(crate) fn look_again(&mut self) {
-        self.changed = true;
     }
 
     /// Drops what is not in force, and says what is.
@@ -285,8 +292,6 @@ mod tests {
         assert_eq!(port(&mut mirror), None);
         mirror.take(set([sent(&gateway(81), "2")]));
         assert_eq!(port(&mut mirror), Some(81));
-        mirror.look_again();
-        assert_eq!(port(&mut mirror), Some(81));
     }
 
     #[test]
@@ -302,7 +307,7 @@ mod tests {
         assert!(!mirror.is_settled());
         assert_eq!(versions(&mut mirror), pairs([(GATEWAY, "1"), (CLASS, "1")]));
         assert!(mirror.is_settled());
-        mirror.look_again();
+        mirror.changed = true;
         assert_eq!(port(&mut mirror), Some(80));
     }
 
@@ -339,13 +344,36 @@ mod tests {
             "`/Pod/ns/p`: is no object of a kind",
         );
         check_refused(
-            Changes { set: Vec::new(), removed: vec![GATEWAY.to_owned()] },
-            "there is no such Gateway",
-        );
-        check_refused(
             Changes { set: Vec::new(), removed: vec![CLASS.to_owned()] },
             "there is no such Gateway",
         );
+    }
+
+    #[test]
+    fn a_gateway_that_is_taken_away_is_gone() {
+        let removed = |name: &str| Changes { set: Vec::new(), removed: vec![name.to_owned()] };
+        let gateways = |mirror: &mut Mirror| {
+            let resolution = mirror.resolution(&Options::default()).unwrap().unwrap();
+            resolution.gateways.len()
+        };
+        let mut mirror = mirror();
+        assert_eq!(gateways(&mut mirror), 1);
+        mirror.in_force();
+        // What else is wrong does not keep it.
+        let fault =
+            Sent { name: "a/B/c/d".to_owned(), version: "1".to_owned(), body: Bytes::from_static(b"\xff") };
+        mirror.take(Changes { set: vec![fault], ..removed(GATEWAY) });
+        assert_eq!(gateways(&mut mirror), 0);
+        mirror.in_force();
+        mirror.take(removed("a/B/c/d"));
+        assert_eq!(gateways(&mut mirror), 0);
+        mirror.in_force();
+        assert_eq!(versions(&mut mirror), pairs([(CLASS, "1")]));
+        // It comes back, and counts as any other.
+        mirror.take(set([sent(&gateway(81), "2")]));
+        assert_eq!(port(&mut mirror), Some(81));
+        mirror.take(removed(CLASS));
+        assert!(mirror.resolution(&Options::default()).is_err());
     }
 
     #[test]
