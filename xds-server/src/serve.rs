@@ -3,9 +3,14 @@ mod ads;
 mod peer;
 
 use std::{
-    future::Future,
+    collections::HashMap,
+    future::{Future, pending},
+    net::{IpAddr, SocketAddr},
     pin::pin,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,9 +22,9 @@ use hyper_util::{
 use spiffe_id::SpiffeId;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
-    time::{sleep, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
@@ -28,12 +33,16 @@ use crate::Cache;
 
 /// Handshakes at a time; more wait in the socket's backlog.
 const MAX_HANDSHAKES: usize = 256;
+/// Handshakes of one address at a time; more are closed at once.
+const MAX_HANDSHAKES_OF_ADDRESS: usize = 16;
 /// Connections of admitted clients.
 const MAX_CONNECTIONS: usize = 8192;
 const MAX_STREAMS: u32 = 8;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may take to open a stream.
+const FIRST_STREAM: Duration = Duration::from_secs(10);
 /// How long a connection that is to end may take to say good-bye.
 const GOODBYE: Duration = Duration::from_secs(1);
 const MAX_HEADERS: u32 = 16 << 10;
@@ -58,10 +67,12 @@ pub enum ServeError {
     Accept(#[from] std::io::Error),
 }
 
+type Tls = watch::Receiver<Arc<rustls::ServerConfig>>;
+
 /// What all connections share.
 #[derive(Clone)]
 struct Server {
-    tls: watch::Receiver<Arc<rustls::ServerConfig>>,
+    tls: Tls,
     admit: Admit,
     cache: Cache,
     connections: Arc<Semaphore>,
@@ -69,11 +80,46 @@ struct Server {
     ending: watch::Receiver<bool>,
 }
 
+/// Handshakes in progress, by address.
+type Handshakes = Arc<Mutex<HashMap<IpAddr, usize>>>;
+
+/// One of them; it ends when this goes.
+struct Handshaking {
+    all: Handshakes,
+    address: IpAddr,
+}
+
+impl Handshaking {
+    /// `None`: the address has too many.
+    fn begin(all: &Handshakes, address: IpAddr) -> Option<Self> {
+        let mut counts = all.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_default();
+        if *count >= MAX_HANDSHAKES_OF_ADDRESS {
+            return None;
+        }
+        *count += 1;
+        Some(Self { all: Arc::clone(all), address })
+    }
+}
+
+impl Drop for Handshaking {
+    fn drop(&mut self) {
+        let mut counts = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
+}
+
 /// Serves ADS until `shutdown` ends. `tls` is read at each new connection: a configuration that requires and verifies
 /// client certificates (the leaf's SPIFFE ID is read here, after rustls verified the chain) and offers ALPN `h2`.
 /// Reports and counts are read from the cache.
 ///
-/// Connections end with the certificate that they began with. When `shutdown` ends, streams end with `UNAVAILABLE`, so
+/// Connections end with the certificate that they began with, and when `tls` changes: streams end with `UNAVAILABLE`, and
+/// clients that come back are verified by the roots of now. When `shutdown` ends, streams end with `UNAVAILABLE`, so
 /// that clients go elsewhere, and connections within a second.
 ///
 /// # Errors
@@ -88,6 +134,7 @@ pub async fn serve(
     let (end, ending) = watch::channel(false);
     let server = Server { tls, admit, cache, connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)), ending };
     let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+    let by_address = Handshakes::default();
     let mut tasks = JoinSet::new();
     let mut failures = 0;
     let mut shutdown = pin!(shutdown);
@@ -102,14 +149,20 @@ pub async fn serve(
             accepted = accept(&listener, &handshakes) => accepted,
         };
         match accepted {
-            Ok((stream, permit)) => {
+            Ok((stream, address, permit)) => {
                 failures = 0;
+                let address = address.ip().to_canonical();
+                let Some(handshaking) = Handshaking::begin(&by_address, address) else {
+                    server.cache.counters().refused.fetch_add(1, Ordering::Relaxed);
+                    tracing::debug!(%address, "a connection was refused: too many handshakes at a time");
+                    continue;
+                };
                 let server = server.clone();
                 tasks.spawn(async move {
                     let handshaken = server.handshake(stream).await;
-                    drop(permit);
+                    drop((permit, handshaking));
                     match handshaken {
-                        Ok((stream, peer)) => server.connection(stream, peer).await,
+                        Ok((stream, peer, tls)) => server.connection(stream, peer, tls).await,
                         Err(reason) => {
                             server.cache.counters().refused.fetch_add(1, Ordering::Relaxed);
                             tracing::info!(reason, "a connection was refused");
@@ -136,11 +189,11 @@ pub async fn serve(
 async fn accept(
     listener: &TcpListener,
     handshakes: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, Option<tokio::sync::OwnedSemaphorePermit>)> {
+) -> std::io::Result<(TcpStream, SocketAddr, Option<OwnedSemaphorePermit>)> {
     // The semaphore is never closed.
     let permit = Arc::clone(handshakes).acquire_owned().await.ok();
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, permit))
+    let (stream, address) = listener.accept().await?;
+    Ok((stream, address, permit))
 }
 
 fn log_panic(ended: Result<(), tokio::task::JoinError>) {
@@ -150,13 +203,15 @@ fn log_panic(ended: Result<(), tokio::task::JoinError>) {
 }
 
 impl Server {
-    async fn handshake(&self, stream: TcpStream) -> Result<(TlsStream<TcpStream>, Peer), String> {
+    /// The connection, who is there, and what tells when another configuration than its own is to be used.
+    async fn handshake(&self, stream: TcpStream) -> Result<(TlsStream<TcpStream>, Peer, Tls), String> {
         let address = stream.peer_addr().map_err(|error| error.to_string())?.ip();
         let refused = |reason: &dyn std::fmt::Display| format!("{address}: {reason}");
         if let Err(error) = stream.set_nodelay(true) {
             return Err(refused(&error));
         }
-        let config = Arc::clone(&self.tls.borrow());
+        let mut tls = self.tls.clone();
+        let config = Arc::clone(&tls.borrow_and_update());
         let mut ending = self.ending.clone();
         let handshake = timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(stream));
         let stream = tokio::select! {
@@ -173,11 +228,11 @@ impl Server {
         }
         let peer = Peer::admitted(connection.peer_certificates(), address, &self.admit)
             .map_err(|reason| refused(&reason))?;
-        Ok((stream, peer))
+        Ok((stream, peer, tls))
     }
 
     /// One client's connection, to its end.
-    async fn connection(&self, stream: TlsStream<TcpStream>, peer: Peer) {
+    async fn connection(&self, stream: TlsStream<TcpStream>, peer: Peer, tls: Tls) {
         let counters = self.cache.counters();
         let Ok(_permit) = self.connections.try_acquire() else {
             counters.refused.fetch_add(1, Ordering::Relaxed);
@@ -186,7 +241,9 @@ impl Server {
         };
         let (client, expires) = (peer.id.clone(), peer.expires);
         tracing::debug!(%client, address = %peer.address, group = %peer.group, "connected");
-        let ads = Ads::new(self.cache.clone(), Arc::clone(&self.admit), peer, self.ending.clone());
+        let (end, ending) = watch::channel(false);
+        let used = Arc::new(AtomicBool::new(false));
+        let ads = Ads::new(self.cache.clone(), Arc::clone(&self.admit), peer, ending, Arc::clone(&used));
         let service = AggregatedDiscoveryServiceServer::new(ads)
             .max_decoding_message_size(MAX_REQUEST)
             .max_encoding_message_size(MAX_RESPONSE);
@@ -198,11 +255,12 @@ impl Server {
             .keep_alive_timeout(KEEPALIVE_TIMEOUT);
         let mut serving =
             pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
-        let mut ending = self.ending.clone();
         let result = tokio::select! {
             result = &mut serving => result,
-            () = ended(&mut ending, expires) => {
+            reason = self.ended(tls, expires, &used) => {
+                tracing::debug!(%client, reason, "a connection is ended");
                 // Its streams end by themselves, with a reason.
+                end.send_replace(true);
                 serving.as_mut().graceful_shutdown();
                 timeout(GOODBYE, serving).await.unwrap_or(Ok(()))
             }
@@ -212,11 +270,27 @@ impl Server {
             Err(error) => tracing::debug!(%client, %error, "disconnected"),
         }
     }
-}
 
-async fn ended(ending: &mut watch::Receiver<bool>, expires: tokio::time::Instant) {
-    tokio::select! {
-        _ = ending.wait_for(|ending| *ending) => {}
-        () = sleep_until(expires) => {}
+    /// Waits until a connection has to end; why.
+    async fn ended(&self, mut tls: Tls, expires: Instant, used: &AtomicBool) -> &'static str {
+        let mut ending = self.ending.clone();
+        let replaced = async {
+            // Without its sender the configuration never changes.
+            if tls.changed().await.is_err() {
+                pending().await
+            }
+        };
+        let unused = async {
+            sleep(FIRST_STREAM).await;
+            if used.load(Ordering::Relaxed) {
+                pending().await
+            }
+        };
+        tokio::select! {
+            _ = ending.wait_for(|ending| *ending) => "the server ends",
+            () = sleep_until(expires) => "the client's certificate has expired",
+            () = replaced => "the TLS configuration changed",
+            () = unused => "it opened no stream",
+        }
     }
 }

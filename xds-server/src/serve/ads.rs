@@ -3,7 +3,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -36,7 +36,10 @@ pub(super) struct Ads {
     cache: Cache,
     admit: Admit,
     peer: Arc<Peer>,
+    /// Turns true when the connection ends.
     ending: watch::Receiver<bool>,
+    /// Whether a stream was opened.
+    used: Arc<AtomicBool>,
 }
 
 type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -62,14 +65,21 @@ impl AggregatedDiscoveryService for Ads {
 }
 
 impl Ads {
-    pub(super) fn new(cache: Cache, admit: Admit, peer: Peer, ending: watch::Receiver<bool>) -> Self {
-        Self { cache, admit, peer: Arc::new(peer), ending }
+    pub(super) fn new(
+        cache: Cache,
+        admit: Admit,
+        peer: Peer,
+        ending: watch::Receiver<bool>,
+        used: Arc<AtomicBool>,
+    ) -> Self {
+        Self { cache, admit, peer: Arc::new(peer), ending, used }
     }
 
     fn open<P: Protocol>(
         &self,
         requests: Streaming<P::Request>,
     ) -> Result<Response<Responses<P::Response>>, Status> {
+        self.used.store(true, Ordering::Relaxed);
         let peer = &self.peer;
         check(peer, &self.admit)?;
         let following = self.cache.follow(&peer.group).ok_or_else(nothing_published)?;
@@ -160,10 +170,10 @@ impl<P: Protocol> Exchange<P> {
             let silent_until = self.silent_until;
             tokio::select! {
                 biased;
-                _ = self.ending.wait_for(|ending| *ending) => {
-                    return Err(Status::unavailable("the server ends; connect to another"));
-                }
                 () = sleep_until(self.peer.expires) => return Err(expired()),
+                _ = self.ending.wait_for(|ending| *ending) => {
+                    return Err(Status::unavailable("the connection ends; connect again"));
+                }
                 _ = self.following.changed() => {}
                 request = self.requests.message() => {
                     let Some(request) = request? else { return Ok(None) };

@@ -73,7 +73,10 @@ impl Subscription {
             Held::Nothing | Held::Unknown => name.len(),
         });
         let named = self.named.iter().map(|name| name.len());
-        (self.named.len().max(self.held.len()), named.chain(held).sum())
+        // Names that came and went while a response waits for its answer.
+        let owed = self.owed.iter().filter(|name| !self.named.contains(*name)).map(|name| name.len());
+        let count = self.named.len().max(self.held.len()).saturating_add(owed.clone().count());
+        (count, named.chain(held).chain(owed).sum())
     }
 
     pub(super) fn is_explicit(&self) -> bool {

@@ -409,6 +409,21 @@ fn requests_beyond_the_limits_end_the_stream() {
     }
     let more = Delta::take(&mut session, request("t", vec!["d".repeat(10 << 20)]), &published);
     assert_eq!(more, Err(Violation::Names));
+    // Of all, names that come and go, while nothing is answered.
+    let mut session = Session::default();
+    Delta::take(&mut session, request("t", vec![]), &published).unwrap();
+    Delta::next(&mut session, &published).unwrap();
+    let mut passing = |from| {
+        let unsubscribed = names(from, 131_072);
+        let request = DeltaDiscoveryRequest {
+            resource_names_unsubscribe: unsubscribed,
+            ..request("t", names(from, 131_072))
+        };
+        Delta::take(&mut session, request, &published)
+    };
+    assert_eq!(passing(0), Ok(Answered::Nothing));
+    assert_eq!(passing(131_072), Ok(Answered::Nothing));
+    assert_eq!(passing(262_144), Err(Violation::Names));
 }
 
 /// A state-of-the-world stream of one type, told in words.

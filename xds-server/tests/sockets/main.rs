@@ -237,7 +237,7 @@ async fn who_is_not_admitted_any_more_gets_nothing_new() {
 }
 
 #[tokio::test]
-async fn a_new_configuration_counts_for_new_connections() {
+async fn a_new_configuration_counts_for_all() {
     let (before, after) = (Authority::new(), Authority::new());
     let server = Server::start(&before);
     server.cache.publish("east", set(&[("a", "1")]));
@@ -246,6 +246,12 @@ async fn a_new_configuration_counts_for_new_connections() {
     let response = stream.next().await.unwrap();
     stream.ack(&response).await;
     server.trust(&after);
+    assert_eq!(
+        stream.next().await.unwrap_err().code(),
+        Code::Unavailable,
+        "who was verified by the old roots"
+    );
+    assert!(server.reports(<[_]>::is_empty).await.is_empty());
     let svid = before.issue(EAST, Duration::from_secs(3600));
     let late = Client::with(server.address, Some(after.client(Some(&svid), &[b"h2"]))).await;
     if let Ok(mut late) = late {
@@ -257,8 +263,29 @@ async fn a_new_configuration_counts_for_new_connections() {
     let mut new = Client::connect(&server, &after, EAST).await;
     let mut new = new.delta(DeltaDiscoveryRequest::default()).await.unwrap();
     assert_eq!(new.next().await.unwrap().resources.len(), 1);
-    server.cache.publish("east", set(&[("a", "2")]));
-    assert_eq!(stream.next().await.unwrap().resources.len(), 1, "who is connected stays so");
+}
+
+#[tokio::test]
+async fn one_address_does_not_take_all_handshakes() {
+    use tokio::{io::AsyncReadExt as _, net::TcpStream};
+
+    let authority = Authority::new();
+    let server = Server::start(&authority);
+    server.cache.publish("east", set(&[("a", "1")]));
+    let mut held = Vec::new();
+    for _ in 0..16 {
+        held.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    let mut more = TcpStream::connect(server.address).await.unwrap();
+    let end = deadline("the end of one more", more.read(&mut [0])).await;
+    assert!(matches!(end, Ok(0) | Err(_)));
+    assert_eq!(server.cache.counts().refused, 1);
+    // As soon as one of them is gone, there is a place again.
+    drop(held.pop());
+    server.until("its end", |counts| counts.refused == 2).await;
+    let mut client = Client::connect(&server, &authority, EAST).await;
+    let mut stream = client.delta(DeltaDiscoveryRequest::default()).await.unwrap();
+    assert_eq!(stream.next().await.unwrap().resources.len(), 1);
 }
 
 #[tokio::test]
@@ -311,12 +338,20 @@ async fn who_says_nothing_is_not_waited_for() {
     let authority = Authority::new();
     let server = Server::start(&authority);
     server.cache.publish("east", set(&[("a", "1")]));
-    // Both at once: each is given ten seconds.
+    // All at once: each is given ten seconds.
+    let unused = Client::handshake(server.address, &authority, EAST).await;
+    let mut unused = tokio::spawn(async move {
+        let mut stream = unused;
+        // What the server says of its settings, and good-bye.
+        let mut said = Vec::new();
+        stream.read_to_end(&mut said).await
+    });
     let mut silent = tokio::net::TcpStream::connect(server.address).await.unwrap();
     let mut client = Client::connect(&server, &authority, EAST).await;
     let mut stream = client.silent().await.unwrap();
     assert_eq!(stream.next().await.unwrap_err().code(), Code::DeadlineExceeded);
     let mut nothing = Vec::new();
+    drop(deadline("the end of a connection without streams", &mut unused).await.unwrap());
     deadline("the end of the handshake", silent.read_to_end(&mut nothing)).await.unwrap();
     assert!(nothing.is_empty());
     server.until("a refusal", |counts| counts.refused == 1 && counts.streams == 1).await;

@@ -240,6 +240,18 @@ impl Client {
         Ok(Self { ads: AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(256 << 20) })
     }
 
+    /// A connection alone, on which nothing is said.
+    pub(crate) async fn handshake(
+        address: SocketAddr,
+        authority: &Authority,
+        id: &str,
+    ) -> tokio_rustls::client::TlsStream<TcpStream> {
+        let svid = authority.issue(id, HOUR);
+        let connector = tokio_rustls::TlsConnector::from(authority.client(Some(&svid), &[b"h2"]));
+        let stream = TcpStream::connect(address).await.unwrap();
+        connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap()
+    }
+
     pub(crate) async fn delta(
         &mut self,
         request: DeltaDiscoveryRequest,
