@@ -1,8 +1,11 @@
 //! Configurations that change while the gateway runs.
 use std::fs;
 
+use agentic_gateway::{AccessLog, Gateway};
+use tokio::net::TcpListener;
+
 use crate::support::{
-    AGENT, DENIED, Upstream, World, allow_tools, ca, eventually, manifests, write_identity,
+    AGENT, DENIED, Upstream, World, allow_tools, ca, eventually, manifests, run_args, write_identity,
 };
 
 #[tokio::test]
@@ -89,4 +92,34 @@ async fn bundles_and_certificates_rotate_without_dropping_connections() {
     eventually("the new CA is in force", || async { world.try_client(Some(&id)).await.is_ok() }).await;
     assert_ne!(world.client(AGENT).await.call("get-sum").await.body, DENIED);
     assert_ne!(old.call("get-sum").await.body, DENIED, "the open connection goes on");
+}
+
+#[tokio::test]
+async fn a_certificate_that_disappears_closes_nothing() {
+    let upstream = Upstream::json().await;
+    let world = World::start(&manifests(upstream.address, &allow_tools("get-sum"))).await;
+    let mut generation = world.gateway.generation();
+    generation.mark_unchanged();
+    fs::remove_file(world.dir.path().join("identity/credential-bundle.pem")).unwrap();
+    generation.changed().await.unwrap();
+    assert_ne!(world.client(AGENT).await.call("get-sum").await.body, DENIED);
+}
+
+#[tokio::test]
+async fn files_must_be_good_at_first() {
+    let world = World::start(&manifests("127.0.0.1:1".parse().unwrap(), &allow_tools("get-sum"))).await;
+    let path = world.manifests();
+    let World { gateway, ca: _ca, dir, .. } = world;
+    gateway.shutdown().await;
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = format!("10004={}", taken.local_addr().unwrap());
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("port: 10002", "port: 10004")).unwrap();
+    let args = run_args(dir.path(), &["--listen", &at]);
+    let error = Gateway::start(&args, AccessLog::Off).await.unwrap_err().to_string();
+    assert!(error.contains("port 10004"), "{error}");
+    drop(taken);
+    fs::remove_file(dir.path().join("identity/credential-bundle.pem")).unwrap();
+    let error = Gateway::start(&args, AccessLog::Off).await.unwrap_err().to_string();
+    assert!(error.contains("listener `https` of Gateway `ns/gw`"), "{error}");
 }
