@@ -1,0 +1,13 @@
+//! What the two ways of deciding put into a listener's HTTP connection manager.
+use serde_json::Value;
+
+/// The part of an HTTP connection manager that depends on who decides.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Http {
+    /// `http_filters`, the router last.
+    pub(super) filters: Vec<Value>,
+    /// A `RouteConfiguration`; its name says whose it is.
+    pub(super) routes: Value,
+    /// `local_reply_config`, if any.
+    pub(super) local_replies: Option<Value>,
+}

@@ -1,0 +1,82 @@
+//! What Envoy and the external processor (`agentic-gateway decide`) agree on with [`Policy::Engine`](super::Policy::Engine).
+//!
+//! Envoy holds one route table for all requests: first a route that matches only where the dynamic metadata
+//! [`NAMESPACE`] says [`DECIDED`], to the cluster named by the header [`CLUSTER_HEADER`]; then one that answers 403.
+//! Routing is part of the decision: the processor routes, decides, asks authorizers, rewrites the request, and only its
+//! last answer sets the metadata and clears the route cache. A stream that ends early, in whatever way, leaves the request
+//! with the 403: nobody can forge dynamic metadata, and the processor alone may write this namespace.
+use std::fmt::Write as _;
+
+use crate::BackendId;
+
+/// Namespace of the dynamic metadata that the processor sets (`receiving_namespaces.untyped`).
+pub const NAMESPACE: &str = "agentic";
+/// Key: `"1"` on a request that was decided and let through.
+pub const DECIDED: &str = "decided";
+/// Key: `IP:PORT` (`[IP]:PORT`) of the endpoint that a request must go to: `override_host` of clusters with endpoints,
+/// the original destination of clusters with a host name.
+pub const ENDPOINT: &str = "endpoint";
+/// Key: the sealed session id of an open session; the route overwrites an `Mcp-Session-Id` in the response with it (only
+/// where there is one).
+pub const SESSION: &str = "session";
+/// Request header: the cluster that a decided request goes to; always overwritten by the processor, removed by the route.
+pub const CLUSTER_HEADER: &str = "x-agentic-cluster";
+
+/// Initial metadata of the processor's stream: `namespace/name` of the Gateway.
+pub const GATEWAY: &str = "x-agentic-gateway";
+/// Initial metadata: the listener's port in the Gateway (not the Pod's).
+pub const PORT: &str = "x-agentic-port";
+/// Initial metadata, of TLS connections only: the listener that SNI chose (one filter chain per HTTPS listener).
+pub const LISTENER: &str = "x-agentic-listener";
+/// Initial metadata, of TLS connections only: [`clients_digest`] of the terms on which the client was let in; a
+/// connection that outlives a change of them is refused (421).
+pub const CLIENTS: &str = "x-agentic-clients";
+/// Initial metadata: URI SANs of a client certificate that Envoy's SPIFFE validator verified against the bundle of its
+/// trust domain, comma-joined; exactly one makes an identity. Never sent where something else verified the certificate.
+pub const PEER_URIS: &str = "x-agentic-peer-uris";
+/// Initial metadata: the client's certificate (URL-encoded PEM) where a frontend CA admitted the connection: the
+/// processor verifies it against the trust bundles itself. Intermediates are not sent: such an identity is none.
+pub const PEER_CERTIFICATE: &str = "x-agentic-peer-certificate";
+/// Initial metadata: notAfter of the client's certificate, seconds since the epoch; after it there is no identity.
+pub const PEER_NOT_AFTER: &str = "x-agentic-peer-not-after";
+/// Initial metadata: the client's address, `IP:PORT`.
+pub const SOURCE: &str = "x-agentic-source";
+/// Initial metadata: the address that the client reached, `IP:PORT`.
+pub const DESTINATION: &str = "x-agentic-destination";
+/// Initial metadata for people who route in an Envoy of their own (optional): the backend that Envoy's route leads to, as
+/// [`cluster_name`] writes it. A request that the processor would send elsewhere is refused.
+pub const BACKEND: &str = "x-agentic-backend";
+
+/// Value of initial metadata whose formatter had nothing to say; counts as absent, as an empty one does.
+pub const ABSENT: &str = "-";
+
+/// The cluster of a backend: `xbackend/NAMESPACE/NAME` or `service/NAMESPACE/NAME:PORT`. Kubernetes names hold no `/`: none collide.
+pub fn cluster_name(backend: &BackendId) -> String {
+    match backend {
+        BackendId::XBackend(name) => format!("xbackend/{name}"),
+        BackendId::Service(name, port) => format!("service/{name}:{port}"),
+    }
+}
+
+/// A digest of what a listener asks of its clients (and of the trust bundles' domains, not their roots): hexadecimal,
+/// equal for equal terms in every process.
+pub fn clients_digest(clients: &crate::ClientCertificates) -> String {
+    use sha2::{Digest as _, Sha256};
+    let mut hash = Sha256::new();
+    match clients {
+        crate::ClientCertificates::SpiffeRequired => hash.update(b"required"),
+        crate::ClientCertificates::SpiffeOptional => hash.update(b"optional"),
+        crate::ClientCertificates::Frontend { ca_pem, insecure_fallback } => {
+            hash.update([b'f', u8::from(*insecure_fallback)]);
+            for pem in ca_pem {
+                hash.update(Sha256::digest(pem));
+            }
+        }
+    }
+    let mut digits = String::new();
+    for byte in hash.finalize().iter().take(8) {
+        // Writing to a String cannot fail.
+        write!(digits, "{byte:02x}").unwrap_or_default();
+    }
+    digits
+}
