@@ -55,6 +55,15 @@ impl Election {
         }
     }
 
+    /// Whether a Lease, as somebody says it is, is a reason to look at once: it takes the leadership away, or it is not the
+    /// one that was seen last.
+    pub(super) fn is_news(&self, now: Duration, lease: Option<&LeaseSpec>) -> bool {
+        if self.leads(now) {
+            return lease.and_then(holder) != Some(&self.identity);
+        }
+        lease != self.seen.as_ref().map(|(seen, _)| seen)
+    }
+
     /// Since when the Lease that is another's may be taken, if it is another's.
     pub(super) fn free_at(&self) -> Option<Duration> {
         let (seen, at) = self.seen.as_ref()?;
@@ -205,6 +214,22 @@ mod tests {
             election.observe(at(2), seen.as_ref());
             assert!(!election.leads(at(2)), "{seen:?}");
         }
+    }
+
+    #[test]
+    fn what_is_worth_a_look() {
+        let (mine, other) = (lease(ME, 9, 3), lease("other", 9, 3));
+        let mut election = Election::new(ME.into(), 15);
+        let news = |election: &Election, lease: Option<&LeaseSpec>| election.is_news(at(5), lease);
+        assert!(!news(&election, None) && news(&election, Some(&other)));
+        election.observe(at(0), Some(&other));
+        assert!(!news(&election, Some(&other)));
+        assert!(news(&election, Some(&lease("other", 14, 3))) && news(&election, Some(&mine)));
+        assert!(news(&election, None));
+        // Who leads renews it himself.
+        election.written(at(4), mine.clone());
+        assert!(!news(&election, Some(&mine)) && !news(&election, Some(&lease(ME, 4, 3))));
+        assert!(news(&election, Some(&other)) && news(&election, None));
     }
 
     #[test]

@@ -26,7 +26,7 @@ use tokio::{
 
 use super::{
     LEADER, Membership, PROXIES, REPLICA, Settings,
-    election::{Election, holder},
+    election::Election,
     replicas::{Replicas, joined},
     said,
 };
@@ -145,19 +145,10 @@ impl Part {
                     () = self.sleep_until(Some(next)) => break,
                     () = self.sleep_until(until), if election.leads(self.now()) => leading.set(false),
                     Ok(()) = seen.changed() => {
-                        let seen = seen.borrow_and_update().clone();
-                        let holder = seen.as_ref().and_then(holder);
-                        // What the watch says may be old: it is only a reason to look at once.
-                        let is_news = if election.leads(self.now()) {
-                            holder != Some(&self.settings.identity)
-                        } else {
-                            holder.is_none()
-                        };
-                        if is_news {
+                        // What the watch says may be old, and then is none of the renewals that restart the
+                        // candidate's clock: it is only a reason to look at once.
+                        if election.is_news(self.now(), seen.borrow_and_update().as_ref()) {
                             break;
-                        }
-                        if !election.leads(self.now()) {
-                            election.observe(self.now(), seen.as_ref());
                         }
                     }
                 }

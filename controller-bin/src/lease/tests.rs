@@ -40,6 +40,8 @@ enum Link {
     Silent,
     /// Answered, but nothing comes by watches any more.
     DeafWatches,
+    /// Answered, but what comes by watches comes so much later.
+    LateWatches(Duration),
 }
 
 #[derive(Default)]
@@ -60,6 +62,15 @@ impl Store {
             Link::Up => watch.send(Bytes::from(line.clone())).is_ok(),
             Link::Refused => false,
             Link::Silent | Link::DeafWatches => true,
+            Link::LateWatches(by) => {
+                let (watch, line) = (watch.clone(), line.clone());
+                tokio::spawn(async move {
+                    sleep(by).await;
+                    // Unless nobody watches any more.
+                    drop(watch.send(Bytes::from(line)));
+                });
+                true
+            }
         });
         self.events.push((self.version, line));
     }
@@ -136,7 +147,7 @@ async fn serve(
         let body = body.collect_bytes().await.unwrap();
         let state = *link.lock().unwrap();
         match state {
-            Link::Up | Link::DeafWatches => {}
+            Link::Up | Link::DeafWatches | Link::LateWatches(_) => {}
             Link::Refused => {
                 respond(answer, failure(503, "ServiceUnavailable"));
                 continue;
@@ -404,6 +415,26 @@ async fn a_watch_that_died_unnoticed_does_not_make_the_others_vanish() {
     world.link(0, Link::DeafWatches);
     world.link(1, Link::DeafWatches);
     world.throughout(200, |of| of[leader].leader && of.iter().all(|of| of.replicas.len() == 2)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_watches_say_late_delays_no_takeover() {
+    for late in [0, 3, 8, 12, 19, 30] {
+        let world = World::of(&["one", "two"]);
+        world.until(|of| of.iter().all(|of| of.replicas.len() == 2) && of.iter().any(|of| of.leader)).await;
+        let (old, new) = (world.leader(), 1 - world.leader());
+        world.link(new, Link::LateWatches(Duration::from_secs(late)));
+        let renewed = || world.lease(LEADER).unwrap()["spec"]["renewTime"].clone();
+        world.throughout(62, |of| of[old].leader).await;
+        let last = renewed();
+        world.until(|_| renewed() != last).await;
+        // Lost just after a renewal.
+        world.replicas[old].taking_part.abort();
+        world.until(|of| !of[old].leader).await;
+        let taken_over = world.until(|of| of[new].leader).await;
+        // It looks every 2 s, whatever the watch says.
+        assert!((millis(14_900)..=millis(17_600)).contains(&taken_over), "{late} s: {taken_over:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
