@@ -4,16 +4,23 @@
 //! Two ways, [`Policy`]. With [`Policy::Engine`] every request is decided by `agentic-gateway decide` beside Envoy, the
 //! same engine and the same code as in our own gateway, [`processor`] is what both agree on. With [`Policy::Filters`]
 //! policies become Envoy's own filters: a documented subset, closed where it ends.
+mod bootstrap;
+mod cluster;
 mod engine;
 mod filters;
 mod http;
+mod json;
+mod listener;
 pub mod processor;
 mod settings;
+mod tls;
 
 use serde_json::Value;
 
+pub use self::bootstrap::bootstrap;
 pub use self::settings::{Engine, Filters, OwnCertificate, Policy, Processor, Resolve, Settings, Version};
-use crate::{Snapshot, status::ObjectStatus};
+use self::{cluster::Clusters, filters::Plan, http::Http};
+use crate::{Listener, Snapshot, status::ObjectStatus};
 
 /// A resource of Envoy's.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +31,12 @@ pub struct Resource {
     pub name: String,
     /// The message in protobuf's JSON form, with snake_case field names, without `@type`.
     pub json: Value,
+}
+
+impl Resource {
+    fn new(kind: ResourceKind, name: impl Into<String>, json: Value) -> Self {
+        Self { kind, name: name.into(), json }
+    }
 }
 
 /// The types of resources.
@@ -42,6 +55,9 @@ pub enum ResourceKind {
 }
 
 impl ResourceKind {
+    /// All of them, in the order of [`Translation::resources`].
+    pub const ALL: [Self; 5] = [Self::Cluster, Self::Endpoints, Self::Listener, Self::Routes, Self::Secret];
+
     /// The type URL.
     pub fn type_url(self) -> &'static str {
         match self {
@@ -62,17 +78,55 @@ pub struct Translation {
     /// With [`Policy::Filters`]: policies that are outside the subset (`Accepted=False`, `UnsupportedValue`); what they
     /// target is closed.
     pub refused: Vec<ObjectStatus>,
+    /// Listeners that are not served, and what to do about it.
+    pub unserved: Vec<Unserved>,
 }
 
-/// Translates one Gateway. Total: what cannot be said to Envoy is closed there, or left out and said in `refused`.
+/// A listener that is left out because Envoy could not serve it as it is meant.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unserved {
+    /// Its name.
+    pub listener: String,
+    /// For people: why, and what to do.
+    pub reason: String,
+}
+
+/// Translates one Gateway. Total: what cannot be said to Envoy is closed there, or left out and said in
+/// [`refused`](Translation::refused) and [`unserved`](Translation::unserved).
 pub fn translate(snapshot: &Snapshot, settings: &Settings) -> Translation {
-    let _ = (snapshot, settings);
-    todo!("translate")
+    let decider = Decider::new(snapshot, settings);
+    let mut translation = Translation::default();
+    listener::listeners(snapshot, settings, &decider, &mut translation);
+    Clusters::new(snapshot, settings).add(&mut translation);
+    if let Decider::Filters(plan) = &decider {
+        translation.refused = plan.refused();
+    }
+    let resources = &mut translation.resources;
+    resources.sort_by(|one, other| (one.kind, &one.name).cmp(&(other.kind, &other.name)));
+    // Listeners may share a secret (the proxy's own certificate).
+    resources.dedup_by(|one, other| (one.kind, &one.name) == (other.kind, &other.name));
+    translation.unserved.sort();
+    translation
 }
 
-/// A bootstrap with these resources as static ones (routes and endpoints inline), which `envoy -c` runs as is.
-/// `admin`: where Envoy's own pages are, a loopback address or the path of a unix socket.
-pub fn bootstrap(translation: &Translation, admin: &str) -> Value {
-    let _ = (translation, admin);
-    todo!("translate")
+/// Who decides, prepared for all listeners.
+enum Decider<'a> {
+    Engine(&'a Engine),
+    Filters(Plan<'a>),
+}
+
+impl<'a> Decider<'a> {
+    fn new(snapshot: &'a Snapshot, settings: &'a Settings) -> Self {
+        match &settings.policy {
+            Policy::Engine(engine) => Self::Engine(engine),
+            Policy::Filters(filters) => Self::Filters(Plan::new(snapshot, filters, settings)),
+        }
+    }
+
+    fn http(&self, snapshot: &Snapshot, listeners: &[&Listener]) -> Http {
+        match self {
+            Self::Engine(engine) => engine::http(snapshot, listeners, engine),
+            Self::Filters(plan) => plan.http(listeners),
+        }
+    }
 }

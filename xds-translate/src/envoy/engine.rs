@@ -1,14 +1,143 @@
 //! The filters and the one route table with the engine beside Envoy ([`super::processor`]).
-use super::{Engine, Settings, http::Http};
-use crate::{Listener, Snapshot};
+use serde_json::{Value, json};
+
+use super::{
+    Engine,
+    cluster::PROCESSOR,
+    http::Http,
+    json::{duration, extension},
+    processor::{
+        CLIENTS, CLUSTER_HEADER, DECIDED, DESTINATION, GATEWAY, LISTENER, NAMESPACE, PEER_CERTIFICATE,
+        PEER_NOT_AFTER, PEER_URIS, PORT, SESSION, SOURCE, clients_digest,
+    },
+};
+use crate::{ClientCertificates, Listener, ListenerTls, Snapshot};
 
 /// For one filter chain: the HTTPS listener that it is of, or all HTTP listeners of a port.
-pub(super) fn http(
-    snapshot: &Snapshot,
-    listeners: &[&Listener],
-    engine: &Engine,
-    settings: &Settings,
-) -> Http {
-    let _ = (snapshot, listeners, engine, settings);
-    todo!("translate")
+pub(super) fn http(snapshot: &Snapshot, listeners: &[&Listener], engine: &Engine) -> Http {
+    Http {
+        filters: vec![processor(snapshot, listeners, engine), router()],
+        routes: routes(),
+        local_replies: None,
+    }
+}
+
+/// The external processor. There is no way around it: without its answer a request has no cluster to go to.
+fn processor(snapshot: &Snapshot, listeners: &[&Listener], engine: &Engine) -> Value {
+    let metadata: Vec<_> = initial_metadata(snapshot, listeners)
+        .into_iter()
+        .map(|(key, value)| json!({"key": key, "value": value}))
+        .collect();
+    extension(
+        "envoy.filters.http.ext_proc",
+        "envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor",
+        json!({
+            "grpc_service": {"envoy_grpc": {"cluster_name": PROCESSOR}, "initial_metadata": metadata},
+            "failure_mode_allow": false,
+            "message_timeout": duration(engine.message_timeout),
+            // The processor turns off what it need not see: bodies that nothing looks at stream.
+            "processing_mode": {
+                "request_header_mode": "SEND",
+                "request_body_mode": "BUFFERED",
+                "request_trailer_mode": "SKIP",
+                "response_header_mode": "SKIP",
+                "response_body_mode": "NONE",
+                "response_trailer_mode": "SKIP",
+            },
+            "allow_mode_override": true,
+            // A change that Envoy would not make is an error, not left out.
+            "mutation_rules": {"allow_all_routing": true, "allow_envoy": true, "disallow_is_error": true},
+            "metadata_options": {"receiving_namespaces": {"untyped": [NAMESPACE]}},
+            // Which endpoint answered: a session stays there.
+            "response_attributes": ["upstream.address"],
+        }),
+    )
+}
+
+/// What the processor is told of a connection. Headers could not say it: clients write those.
+fn initial_metadata(snapshot: &Snapshot, listeners: &[&Listener]) -> Vec<(&'static str, String)> {
+    let mut metadata = vec![
+        (GATEWAY, snapshot.gateway.to_string()),
+        (SOURCE, "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%".to_owned()),
+        (DESTINATION, "%DOWNSTREAM_LOCAL_ADDRESS%".to_owned()),
+    ];
+    if let Some(listener) = listeners.first() {
+        metadata.push((PORT, listener.port.to_string()));
+    }
+    // One filter chain per HTTPS listener, so that there is exactly one.
+    if let [Listener { name, tls: Some(tls), .. }] = listeners {
+        metadata.push((LISTENER, name.clone()));
+        metadata.push((CLIENTS, clients_digest(&tls.clients)));
+        metadata.extend(peer(tls));
+    }
+    metadata
+}
+
+fn peer(tls: &ListenerTls) -> [(&'static str, String); 2] {
+    let who = match &tls.clients {
+        // Verified by the roots of the trust domain in it, or there is none.
+        ClientCertificates::SpiffeRequired | ClientCertificates::SpiffeOptional => {
+            (PEER_URIS, "%DOWNSTREAM_PEER_URI_SAN%")
+        }
+        // Verified by somebody else's roots, or not at all.
+        ClientCertificates::Frontend { .. } => (PEER_CERTIFICATE, "%DOWNSTREAM_PEER_CERT%"),
+    };
+    [who, (PEER_NOT_AFTER, "%DOWNSTREAM_PEER_CERT_V_END(%s)%")].map(|(key, value)| (key, value.to_owned()))
+}
+
+fn router() -> Value {
+    extension(
+        "envoy.filters.http.router",
+        "envoy.extensions.filters.http.router.v3.Router",
+        json!({"suppress_envoy_headers": true}),
+    )
+}
+
+/// Where decided requests go; the rest is refused.
+fn routes() -> Value {
+    let decided = json!({
+        "filter": NAMESPACE,
+        "path": [{"key": DECIDED}],
+        "value": {"string_match": {"exact": "1"}},
+    });
+    json!({
+        "name": "decided",
+        "virtual_hosts": [{
+            "name": "all",
+            "domains": ["*"],
+            "routes": [
+                {
+                    "name": "decided",
+                    "match": {"prefix": "/", "dynamic_metadata": [decided]},
+                    // Event streams live long and are silent for long.
+                    "route": {"cluster_header": CLUSTER_HEADER, "timeout": "0s", "idle_timeout": "0s"},
+                    "request_headers_to_remove": [CLUSTER_HEADER],
+                    "request_headers_to_add": [{
+                        "header": {
+                            "key": "x-forwarded-for",
+                            "value": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%",
+                        },
+                        "append_action": "APPEND_IF_EXISTS_OR_ADD",
+                    }],
+                    // Empty, and so without effect, where the processor did not open a session.
+                    "response_headers_to_add": [{
+                        "header": {
+                            "key": "mcp-session-id",
+                            "value": format!("%DYNAMIC_METADATA({NAMESPACE}:{SESSION})%"),
+                        },
+                        "append_action": "OVERWRITE_IF_EXISTS",
+                    }],
+                },
+                {
+                    "name": "undecided",
+                    "match": {"prefix": "/"},
+                    "direct_response": {"status": 403, "body": {"inline_string": "Forbidden\n"}},
+                    "response_headers_to_add": [{
+                        "header": {"key": "content-type", "value": "text/plain"},
+                        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+                    }],
+                },
+            ],
+        }],
+    })
 }

@@ -69,7 +69,8 @@ pub struct Settings {
     pub bundles: BTreeMap<String, String>,
     /// File with the system's roots where Envoy runs.
     pub system_roots: String,
-    /// Further roots (PEM) for external hosts.
+    /// Roots (PEM) for external hosts in place of that file, unless empty: Envoy takes one source, so whoever adds a root
+    /// to the system's gives them all.
     pub extra_roots: String,
     /// Host names that are not asked of DNS (filters; the engine's processor has its own).
     pub resolve: Vec<Resolve>,
