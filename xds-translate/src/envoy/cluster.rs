@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     Engine, Policy, Processor, Resource, ResourceKind, Settings, Translation,
-    json::{address, any, duration, extension, pipe},
+    json::{address, any, duration, extension, pipe, set},
     processor::{ENDPOINT, NAMESPACE, cluster_name},
     tls,
 };
@@ -62,15 +62,19 @@ impl<'a> Clusters<'a> {
             "typed_extension_protocol_options": http_options(backend),
         });
         if let Some(tls) = &backend.tls {
-            cluster["transport_socket"] = tls::upstream(tls, self.settings);
+            set(&mut cluster, "transport_socket", tls::upstream(tls, self.settings));
         }
         match &backend.destination {
             Destination::Endpoints(endpoints) => {
-                cluster["type"] = json!("EDS");
-                cluster["eds_cluster_config"] = json!({"eds_config": from_ads(), "service_name": name});
+                set(&mut cluster, "type", json!("EDS"));
+                set(
+                    &mut cluster,
+                    "eds_cluster_config",
+                    json!({"eds_config": from_ads(), "service_name": name}),
+                );
                 match &self.settings.policy {
-                    Policy::Engine(_) => cluster["load_balancing_policy"] = chosen_endpoint(),
-                    Policy::Filters(_) => cluster["lb_policy"] = json!("ROUND_ROBIN"),
+                    Policy::Engine(_) => set(&mut cluster, "load_balancing_policy", chosen_endpoint()),
+                    Policy::Filters(_) => set(&mut cluster, "lb_policy", json!("ROUND_ROBIN")),
                 }
                 let endpoints = endpoints.iter().map(|endpoint| endpoint.socket_addr());
                 resources.push(Resource::new(
@@ -83,14 +87,14 @@ impl<'a> Clusters<'a> {
                 // The processor resolves the name and refuses loopback and link-local addresses; what it checked is
                 // what is connected to, nothing is resolved twice.
                 Policy::Engine(_) => {
-                    cluster["type"] = json!("ORIGINAL_DST");
-                    cluster["lb_policy"] = json!("CLUSTER_PROVIDED");
-                    cluster["original_dst_lb_config"] = json!({"metadata_key": endpoint_key()});
+                    set(&mut cluster, "type", json!("ORIGINAL_DST"));
+                    set(&mut cluster, "lb_policy", json!("CLUSTER_PROVIDED"));
+                    set(&mut cluster, "original_dst_lb_config", json!({"metadata_key": endpoint_key()}));
                 }
                 Policy::Filters(_) => {
                     let (kind, addresses) = self.resolved(host, *port);
-                    cluster["type"] = json!(kind);
-                    cluster["load_assignment"] = assignment(&name, addresses);
+                    set(&mut cluster, "type", json!(kind));
+                    set(&mut cluster, "load_assignment", assignment(&name, addresses));
                 }
             },
         }
@@ -134,11 +138,11 @@ pub(super) fn processor(engine: &Engine, settings: &Settings) -> Result<(Value, 
         Processor::Socket(path) => (pipe(path), None),
         Processor::Mtls { address: at, id } => {
             let (socket, secret) = tls::processor(id, settings)?;
-            cluster["transport_socket"] = socket;
+            set(&mut cluster, "transport_socket", socket);
             (address(*at), Some(secret))
         }
     };
-    cluster["load_assignment"] = assignment(PROCESSOR, [at]);
+    set(&mut cluster, "load_assignment", assignment(PROCESSOR, [at]));
     Ok((cluster, secret))
 }
 
@@ -198,7 +202,7 @@ fn http_options(backend: &Backend) -> Value {
     } else {
         json!({"explicit_http_config": {"http_protocol_options": {}}})
     };
-    http["common_http_protocol_options"] = json!({"idle_timeout": IDLE});
+    set(&mut http, "common_http_protocol_options", json!({"idle_timeout": IDLE}));
     options(http)
 }
 

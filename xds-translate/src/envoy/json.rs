@@ -5,11 +5,16 @@ use serde_json::{Value, json};
 
 /// A message as a `google.protobuf.Any`: `fields` (an object) and the type beside them.
 pub(super) fn any(message: &str, fields: Value) -> Value {
-    let mut fields = fields;
-    if let Value::Object(fields) = &mut fields {
-        fields.insert("@type".to_owned(), Value::String(format!("type.googleapis.com/{message}")));
+    let mut message_fields = fields;
+    set(&mut message_fields, "@type", Value::String(format!("type.googleapis.com/{message}")));
+    message_fields
+}
+
+/// Sets a field of a message (an object).
+pub(super) fn set(message: &mut Value, field: &str, value: Value) {
+    if let Value::Object(fields) = message {
+        fields.insert(field.to_owned(), value);
     }
-    fields
 }
 
 /// An extension: its name and its typed configuration.

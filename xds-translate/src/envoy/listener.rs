@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{
     Decider, Policy, Resource, ResourceKind, Settings, Translation, Unserved, cluster,
     http::Http,
-    json::{address, extension},
+    json::{address, extension, set},
     tls,
 };
 use crate::{Listener, Protocol, Snapshot};
@@ -87,9 +87,9 @@ impl Chains {
         });
         let mut matched = json!({"transport_protocol": "tls"});
         if let Some(hostname) = &listener.hostname {
-            matched["server_names"] = json!([hostname]);
+            set(&mut matched, "server_names", json!([hostname]));
         }
-        chain["filter_chain_match"] = matched;
+        set(&mut chain, "filter_chain_match", matched);
         self.chains.push(chain);
         self.tls = true;
         self.resources.extend(secrets);
@@ -100,7 +100,7 @@ impl Chains {
         let name = format!("http-{port}");
         let mut chain = json!({"name": name, "filters": [self.manager(&name, http, settings)]});
         if self.tls {
-            chain["filter_chain_match"] = json!({"transport_protocol": "raw_buffer"});
+            set(&mut chain, "filter_chain_match", json!({"transport_protocol": "raw_buffer"}));
         }
         self.chains.push(chain);
     }
@@ -141,13 +141,17 @@ impl Chains {
             "stream_idle_timeout": BODY_TIMEOUT,
         });
         if let Some(replies) = http.local_replies {
-            manager["local_reply_config"] = replies;
+            set(&mut manager, "local_reply_config", replies);
         }
         match &settings.policy {
-            Policy::Engine(_) => manager["route_config"] = http.routes,
+            Policy::Engine(_) => set(&mut manager, "route_config", http.routes),
             Policy::Filters(_) => {
-                let name = http.routes["name"].as_str().unwrap_or_default().to_owned();
-                manager["rds"] = json!({"config_source": cluster::from_ads(), "route_config_name": name});
+                let name = http.routes.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+                set(
+                    &mut manager,
+                    "rds",
+                    json!({"config_source": cluster::from_ads(), "route_config_name": name}),
+                );
                 self.resources.push(Resource::new(ResourceKind::Routes, name, http.routes));
             }
         }
@@ -178,12 +182,16 @@ impl Chains {
             "per_connection_buffer_limit_bytes": buffer_limit(settings),
         });
         if self.tls {
-            listener["listener_filters"] = json!([extension(
-                "envoy.filters.listener.tls_inspector",
-                "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
-                json!({}),
-            )]);
-            listener["listener_filters_timeout"] = json!(HANDSHAKE_TIMEOUT);
+            set(
+                &mut listener,
+                "listener_filters",
+                json!([extension(
+                    "envoy.filters.listener.tls_inspector",
+                    "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
+                    json!({}),
+                )]),
+            );
+            set(&mut listener, "listener_filters_timeout", json!(HANDSHAKE_TIMEOUT));
         }
         Some(Resource::new(ResourceKind::Listener, name, listener))
     }

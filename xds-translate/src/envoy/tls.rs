@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     Resource, ResourceKind, Settings,
-    json::{extension, inline},
+    json::{extension, inline, set},
 };
 use crate::{ClientCertificates, Listener, ListenerTls, UpstreamTls};
 
@@ -46,7 +46,7 @@ pub(super) fn downstream(
         ClientCertificates::Frontend { ca_pem, insecure_fallback } => {
             let mut validation = json!({"trusted_ca": inline(ca_pem.iter().map(Vec::as_slice))});
             if *insecure_fallback {
-                validation["trust_chain_verification"] = json!("ACCEPT_UNTRUSTED");
+                set(&mut validation, "trust_chain_verification", json!("ACCEPT_UNTRUSTED"));
             }
             (!insecure_fallback, validation)
         }
@@ -110,7 +110,7 @@ pub(super) fn upstream(tls: &UpstreamTls, settings: &Settings) -> Value {
     });
     // There is no SNI for an address (RFC 6066, section 3).
     if tls.server_name.parse::<IpAddr>().is_err() {
-        context["sni"] = json!(tls.server_name);
+        set(&mut context, "sni", json!(tls.server_name));
     }
     upstream_socket(context)
 }
@@ -125,7 +125,7 @@ pub(super) fn processor(id: &str, settings: &Settings) -> Result<(Value, Resourc
          (`--identity-dir`)",
     )?;
     let mut validation = spiffe(settings)?;
-    validation["match_typed_subject_alt_names"] = json!([uri_subject(id)]);
+    set(&mut validation, "match_typed_subject_alt_names", json!([uri_subject(id)]));
     let context = json!({
         "common_tls_context": {
             "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
@@ -159,7 +159,7 @@ fn own_secret(settings: &Settings) -> Option<Resource> {
         "private_key": {"filename": own.key},
     });
     if let Some(watched) = &own.watched {
-        certificate["watched_directory"] = json!({"path": watched});
+        set(&mut certificate, "watched_directory", json!({"path": watched}));
     }
     Some(secret(OWN.to_owned(), certificate))
 }
