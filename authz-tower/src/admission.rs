@@ -20,14 +20,15 @@ use mcp_jsonrpc::{
 };
 
 use self::media::Lines;
-pub(crate) use self::{
-    media::{has_identity_coding, is_event_stream, is_strict_json, names_json},
-    subject::errors,
-};
 pub use self::{
+    media::is_event_stream,
     origin::origin_matches,
     subject::{Subject, admit},
     target::{check_target, request_host},
+};
+pub(crate) use self::{
+    media::{has_identity_coding, is_strict_json, names_json},
+    subject::errors,
 };
 use crate::{Context, Options};
 

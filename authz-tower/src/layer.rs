@@ -161,6 +161,11 @@ struct List {
     failure: Bytes,
 }
 
+/// Extension of a request that the layer hands on: it will look at the response or change it (a list to filter, headers
+/// of an authorizer's). An inner service that could leave the response to somebody else must not do so then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResponseMatters;
+
 /// What is to be done with the response.
 struct After {
     context: Context,
@@ -405,6 +410,9 @@ fn forward<S, B, F>(
         length,
     };
     upstream::prepare(&mut parts, plan, &mut granted);
+    if facts.list.is_some() || !granted.response_headers.is_empty() {
+        parts.extensions.insert(ResponseMatters);
+    }
     let body = match payload {
         Payload::Whole(body) => RequestBody::Buffered(Some(body)),
         Payload::Stream(body) => RequestBody::Streaming(body),

@@ -11,9 +11,9 @@ mod upstream;
 
 pub use crate::admission::{
     Admission, Admitted, HeadTraffic, Rejection, Subject, admit, admit_body, admit_head, check_target,
-    origin_matches, request_host,
+    is_event_stream, origin_matches, request_host,
 };
 pub use crate::ask::unjudgeable;
 pub use crate::body::{GuardedBody, RequestBody, ResponseBody};
 pub use crate::context::{Ask, Context, Observer, Options, Outcome, Peer, Recheck};
-pub use crate::layer::{AuthorizeFuture, AuthzLayer, AuthzService, authorize};
+pub use crate::layer::{AuthorizeFuture, AuthzLayer, AuthzService, ResponseMatters, authorize};

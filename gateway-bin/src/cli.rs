@@ -1,4 +1,5 @@
 //! The command line. Every flag can also be given as an environment variable (`--help` names it).
+mod decide;
 mod run;
 mod values;
 
@@ -10,9 +11,10 @@ use policy_model::NamespacedName;
 use spiffe_id::{SpiffeId, TrustDomain};
 
 pub use self::{
+    decide::{DecideArgs, ProcessorAddress},
     run::{
-        LimitArgs, LogFormat, ManifestArgs, OperationArgs, PolicyArgs, RunArgs, TlsArgs, UpstreamArgs,
-        XdsArgs,
+        LimitArgs, ListenerArgs, LogFormat, ManifestArgs, OperationArgs, PolicyArgs, RunArgs, TlsArgs,
+        UpstreamArgs, XdsArgs,
     },
     values::{BundleFile, ListenAt, ResolveTo, parse_duration},
 };
@@ -31,6 +33,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve the Gateways of manifests
     Run(Box<RunArgs>),
+    /// Decide for an Envoy, which asks over its external processing protocol (ext_proc)
+    Decide(Box<DecideArgs>),
     /// The whole story in one process: servers, an authorizer, the gateway and an agent
     #[cfg(feature = "quickstart")]
     Quickstart(QuickstartArgs),

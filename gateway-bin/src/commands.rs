@@ -1,5 +1,6 @@
 //! The subcommands.
 mod check;
+mod decide;
 mod explain;
 mod run;
 mod sidecar;
@@ -17,6 +18,9 @@ pub fn execute(cli: Cli) -> ExitCode {
         Command::Run(args) => log_to_stderr(args.operation.log_format, &args.operation.log)
             .and_then(|()| runtime(args.operation.workers))
             .and_then(|runtime| runtime.block_on(run::run(&args))),
+        Command::Decide(args) => log_to_stderr(args.operation.log_format, &args.operation.log)
+            .and_then(|()| runtime(args.operation.workers))
+            .and_then(|runtime| runtime.block_on(decide::decide(&args))),
         #[cfg(feature = "quickstart")]
         Command::Quickstart(args) => {
             runtime(None).and_then(|runtime| runtime.block_on(crate::quickstart::run(&args)))

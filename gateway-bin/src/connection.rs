@@ -16,12 +16,13 @@ use authz_core::BackendKind;
 use authz_tower::{Context, Peer, Rejection, ResponseBody, authorize};
 use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
+use policy_model::NamespacedName;
 use spiffe_id::SpiffeId;
 use tokio::{sync::watch, time::Instant};
 use xds_translate::ClientCertificates;
 
 use crate::{
-    forward::{Forward, plain},
+    forward::{Carrier, Direct, Forward, Unseen, plain},
     pipeline::{self, Arrival, Plan, Planned, Sessions},
     runtime::{GatewayRuntime, Runtime},
     session::SessionKeys,
@@ -47,6 +48,8 @@ pub(crate) struct Shared {
 /// One client connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
+    /// The Gateway that it belongs to, where the port alone does not say it.
+    pub(crate) gateway: Option<NamespacedName>,
     /// The listener's port in the Gateway (not what the socket is bound to).
     pub(crate) port: u16,
     pub(crate) peer: SocketAddr,
@@ -57,6 +60,8 @@ pub(crate) struct Connection {
     pub(crate) identity: Option<Arc<SpiffeId>>,
     /// The peer's address as a header value.
     pub(crate) forwarded_for: HeaderValue,
+    /// The backend that its requests go to whatever the routes' weights say, where somebody else routed them.
+    pub(crate) backend: Option<String>,
     /// Whether a request has come.
     pub(crate) used: AtomicBool,
 }
@@ -77,7 +82,9 @@ impl hyper::service::Service<Request<Incoming>> for ConnectionService {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let this = self.clone();
-        Box::pin(async move { Ok(this.serve(request).await) })
+        let pause = this.shared.body_timeout;
+        let request = request.map(|body| ClientBody::new(body, pause));
+        Box::pin(async move { Ok(this.serve(request, Direct).await) })
     }
 }
 
@@ -88,7 +95,8 @@ struct Went {
 }
 
 impl ConnectionService {
-    async fn serve(self, request: Request<Incoming>) -> GatewayResponse {
+    /// Serves one request; what is allowed, `carrier` takes to its backend.
+    pub(crate) async fn serve<C: Carrier>(self, request: Request<C::Body>, carrier: C) -> GatewayResponse {
         let received = Instant::now();
         let now = SystemTime::now();
         self.connection.used.store(true, Ordering::Relaxed);
@@ -96,16 +104,17 @@ impl ConnectionService {
         let logged = telemetry.access_log.is_on();
         let record = Arc::new(Record::new(Arc::clone(&telemetry.metrics), logged));
         let mut line = logged.then(|| self.begin_line(now, &request));
-        let (response, went) = self.decide(request, &record, received, now, line.as_mut()).await;
+        let (response, went) = self.decide(request, carrier, &record, received, now, line.as_mut()).await;
         let took = received.elapsed();
         let (decision, reason) = record.summary();
-        let status = response.status();
+        // What nobody here sees has no status.
+        let status = response.extensions().get::<Unseen>().is_none().then(|| response.status());
         telemetry.metrics.request(
             &RequestLabels {
                 listener: went.listener.clone().unwrap_or_else(|| Arc::from("")),
                 decision,
                 reason,
-                status: class(status),
+                status: status.map_or("unseen", class),
             },
             took,
         );
@@ -118,14 +127,16 @@ impl ConnectionService {
                 line.field("backend", upstream.name());
             }
             record.write(&mut line);
-            line.number("status", u64::from(status.as_u16()));
+            if let Some(status) = status {
+                line.number("status", u64::from(status.as_u16()));
+            }
             line.number("duration_us", u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
             telemetry.access_log.write(line);
         }
         response
     }
 
-    fn begin_line(&self, now: SystemTime, request: &Request<Incoming>) -> Line {
+    fn begin_line<B>(&self, now: SystemTime, request: &Request<B>) -> Line {
         let mut line = Line::new(now);
         line.field("client", self.connection.forwarded_for.to_str().unwrap_or_default());
         if let Some(identity) = &self.connection.identity {
@@ -135,9 +146,10 @@ impl ConnectionService {
         line
     }
 
-    async fn decide(
+    async fn decide<C: Carrier>(
         &self,
-        request: Request<Incoming>,
+        request: Request<C::Body>,
+        carrier: C,
         record: &Arc<Record>,
         received: Instant,
         now: SystemTime,
@@ -183,7 +195,7 @@ impl ConnectionService {
                 went,
             );
         };
-        if planned.kind == BackendKind::XBackendMcp {
+        if C::ENDS_STREAMS && planned.kind == BackendKind::XBackendMcp {
             let backend = Arc::clone(&planned.upstream);
             context.recheck = Some(Arc::new(OpenStream { service: self.clone(), backend }));
         }
@@ -195,11 +207,12 @@ impl ConnectionService {
         let forward = Forward {
             shared: Arc::clone(&self.shared),
             connection: Arc::clone(&self.connection),
-            planned: Some(planned),
+            work: Some((planned, carrier)),
+            adds_cors: origin.is_some(),
             record: Arc::clone(record),
             received,
         };
-        let request = Request::from_parts(parts, ClientBody::new(body, self.shared.body_timeout));
+        let request = Request::from_parts(parts, body);
         let authorized = authorize(context, request, forward);
         let result = match timeout {
             None => authorized.await,
@@ -320,6 +333,9 @@ impl Connection {
     /// other things of its clients than it did when this one was let in.
     fn place(&self, runtime: &Runtime) -> Option<(Arc<GatewayRuntime>, Option<usize>)> {
         let gateway = runtime.on_port(self.port)?;
+        if self.gateway.as_ref().is_some_and(|own| *own != gateway.snapshot.gateway) {
+            return None;
+        }
         let listener = match &self.admitted {
             None => None,
             Some((name, clients)) => {
@@ -338,7 +354,7 @@ impl Connection {
             listener,
             identity: self.identity.as_ref().map(|identity| identity.as_str()),
             tls: self.tls,
-            with_backend: None,
+            with_backend: self.backend.as_deref(),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use authz_tower::request_host;
+use authz_tower::{RequestBody, ResponseMatters, request_host};
 use bytes::Bytes;
 use http::{
     HeaderValue, Request, Response, StatusCode, Uri, Version,
@@ -18,6 +18,7 @@ use http::{
     request::Parts,
     uri::PathAndQuery,
 };
+use http_body::Body;
 use mcp_jsonrpc::{ReplyId, error_reply};
 use tokio::time::Instant;
 use tower_service::Service;
@@ -29,22 +30,73 @@ use crate::{
     pipeline::{Planned, SessionState},
     session::{MCP_SESSION_ID, Session},
     telemetry::Record,
-    upstream::{OutBody, UpstreamBody, UpstreamError},
+    upstream::{ClientBody, UpstreamBody, UpstreamError},
 };
 
 /// A session id of a server that is longer is not sealed.
 const MAX_SERVER_SESSION_ID: usize = 2048;
 
+/// Who takes an allowed request to its backend: this process, or the proxy that asked it to decide.
+pub(crate) trait Carrier: Send + 'static {
+    /// The client's body.
+    type Body: Body<Data = Bytes> + Send + Unpin + 'static;
+
+    /// Whether bytes of responses come through here, so that an event stream can be ended.
+    const ENDS_STREAMS: bool;
+
+    /// Takes one request (path in its URI, host in its Host header) to the backend. With the response comes the endpoint
+    /// that gave it; `None` where the backend is a host name.
+    fn carry(
+        self,
+        request: Request<RequestBody<Self::Body>>,
+        way: Way<'_>,
+    ) -> impl Future<Output = Result<(Response<UpstreamBody>, Option<SocketAddr>), UpstreamError>> + Send;
+}
+
+/// What a carrier is told.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Way<'a> {
+    pub(crate) planned: &'a Planned,
+    /// When the response must have ended.
+    pub(crate) deadline: Option<Instant>,
+    /// Whether anything is done with the response here. If not, the carrier may return an [`Unseen`] one.
+    pub(crate) response_matters: bool,
+}
+
+/// Extension of a response that stands for one that is not seen here.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unseen;
+
+/// This process sends the request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Direct;
+
+impl Carrier for Direct {
+    type Body = ClientBody;
+
+    const ENDS_STREAMS: bool = true;
+
+    async fn carry(
+        self,
+        request: Request<RequestBody<ClientBody>>,
+        way: Way<'_>,
+    ) -> Result<(Response<UpstreamBody>, Option<SocketAddr>), UpstreamError> {
+        way.planned.upstream.send(request, way.planned.pinned()).await
+    }
+}
+
 /// Forwards one request.
-pub(crate) struct Forward {
+pub(crate) struct Forward<C> {
     pub(crate) shared: Arc<Shared>,
     pub(crate) connection: Arc<Connection>,
-    pub(crate) planned: Option<Planned>,
+    pub(crate) work: Option<(Planned, C)>,
+    /// Whether the response gets CORS headers.
+    pub(crate) adds_cors: bool,
     pub(crate) record: Arc<Record>,
     pub(crate) received: Instant,
 }
 
-impl Service<Request<OutBody>> for Forward {
+impl<C: Carrier> Service<Request<RequestBody<C::Body>>> for Forward<C> {
     type Response = Response<UpstreamBody>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<UpstreamBody>, Infallible>> + Send>>;
@@ -54,15 +106,20 @@ impl Service<Request<OutBody>> for Forward {
     }
 
     /// Serves one request: it was made for it.
-    fn call(&mut self, request: Request<OutBody>) -> Self::Future {
-        let planned = self.planned.take();
+    fn call(&mut self, request: Request<RequestBody<C::Body>>) -> Self::Future {
+        let work = self.work.take();
+        let adds_cors = self.adds_cors;
         let shared = Arc::clone(&self.shared);
         let connection = Arc::clone(&self.connection);
         let record = Arc::clone(&self.record);
         let received = self.received;
         Box::pin(async move {
-            let response = match planned {
-                Some(planned) => forward(&shared, &connection, planned, &record, received, request).await,
+            let response = match work {
+                Some((planned, carrier)) => {
+                    let matters = adds_cors || response_matters(&planned, request.extensions());
+                    let sending = Sending { planned: &planned, received, response_matters: matters };
+                    forward(&shared, &connection, sending, &record, carrier, request).await
+                }
                 None => plain(StatusCode::INTERNAL_SERVER_ERROR, "the request was sent before"),
             };
             Ok(response)
@@ -70,21 +127,42 @@ impl Service<Request<OutBody>> for Forward {
     }
 }
 
-async fn forward(
+/// Whether [`finish`] or the layer may change a response.
+fn response_matters(planned: &Planned, request: &http::Extensions) -> bool {
+    let filters = planned.weighted().map(|weighted| &weighted.filters.response_headers);
+    let begins_session = match &planned.session {
+        SessionState::None | SessionState::Stateless => true,
+        SessionState::Untouched | SessionState::Open { .. } | SessionState::Unknown => false,
+    };
+    begins_session
+        || request.get::<ResponseMatters>().is_some()
+        || [Some(&planned.rule.filters.response_headers), filters]
+            .into_iter()
+            .flatten()
+            .any(|filter| !filter.set.is_empty() || !filter.add.is_empty() || !filter.remove.is_empty())
+}
+
+/// A request that is to be sent.
+struct Sending<'a> {
+    planned: &'a Planned,
+    received: Instant,
+    response_matters: bool,
+}
+
+async fn forward<C: Carrier>(
     shared: &Shared,
     connection: &Connection,
-    planned: Planned,
+    sending: Sending<'_>,
     record: &Record,
-    received: Instant,
-    request: Request<OutBody>,
+    carrier: C,
+    request: Request<RequestBody<C::Body>>,
 ) -> Response<UpstreamBody> {
-    let pinned = match &planned.session {
-        SessionState::Unknown => return unknown_session(),
-        SessionState::Open { session, .. } => Some(session.endpoint),
-        SessionState::Untouched | SessionState::None | SessionState::Stateless => None,
-    };
+    let Sending { planned, received, response_matters } = sending;
+    if planned.session == SessionState::Unknown {
+        return unknown_session();
+    }
     let (mut parts, body) = request.into_parts();
-    if let Err(why) = rewrite(&mut parts, &planned, connection) {
+    if let Err(why) = rewrite(&mut parts, planned, connection) {
         record.failed(why.to_owned());
         return plain(StatusCode::INTERNAL_SERVER_ERROR, why);
     }
@@ -96,7 +174,8 @@ async fn forward(
     .into_iter()
     .flatten()
     .min();
-    let sent = planned.upstream.send(Request::from_parts(parts, body), pinned);
+    let way = Way { planned, deadline, response_matters };
+    let sent = carrier.carry(Request::from_parts(parts, body), way);
     let sent = match deadline {
         None => sent.await,
         Some(deadline) => {
@@ -108,7 +187,7 @@ async fn forward(
             if let Some(deadline) = deadline {
                 response.body_mut().ends_by(deadline);
             }
-            match finish(shared, connection, &planned, &mut response, endpoint) {
+            match finish(shared, connection, planned, &mut response, endpoint) {
                 Ok(()) => response,
                 Err(why) => {
                     record.failed(why.to_owned());
@@ -122,7 +201,9 @@ async fn forward(
                 UpstreamError::NoEndpoint | UpstreamError::Connect(_) => {
                     plain(StatusCode::SERVICE_UNAVAILABLE, "the backend cannot be reached")
                 }
-                UpstreamError::Failed(_) => plain(StatusCode::BAD_GATEWAY, "the backend failed"),
+                UpstreamError::Failed(_) | UpstreamError::Lost(_) => {
+                    plain(StatusCode::BAD_GATEWAY, "the backend failed")
+                }
                 UpstreamError::TimedOut => plain(StatusCode::GATEWAY_TIMEOUT, "the backend took too long"),
             }
         }

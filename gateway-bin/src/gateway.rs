@@ -1,36 +1,18 @@
 //! A running gateway: started from the flags of `run`, reloading, drained at the end.
+mod base;
 mod reload;
 mod source;
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    sync::{Arc, Mutex, atomic::AtomicU64},
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, bail};
-use arc_swap::ArcSwap;
-use tokio::{
-    sync::{Semaphore, mpsc, watch},
-    task::{JoinHandle, JoinSet},
-};
+use anyhow::Context as _;
+use tokio::sync::{Semaphore, mpsc, watch};
 
-use self::{
-    reload::{Following, Reader, Reloader},
-    source::{Files, Source},
-};
+pub(crate) use self::base::{Base, Flags};
 use crate::{
-    admin::{self, Health, Pages},
     cli::RunArgs,
-    connection::Shared,
-    listen::{Acceptor, Http, Phase, Sockets},
-    runtime::{Runtime, RuntimeSettings},
-    session::SessionKeys,
-    telemetry::{AccessLog, Metrics, Telemetry},
-    tls::{ExtraRoots, IdentityFiles, Material},
-    upstream::{Resolver, UpstreamSettings},
-    xds::{Client, ClientSettings, Mirror, StateFile},
+    listen::{Acceptor, Http, Sockets},
+    telemetry::AccessLog,
 };
 
 /// Why a gateway did not start.
@@ -47,15 +29,8 @@ impl From<anyhow::Error> for StartError {
 /// A gateway that serves. Dropping it does not stop it; [`shutdown`](Self::shutdown) does.
 #[derive(Debug)]
 pub struct Gateway {
-    shared: Arc<Shared>,
-    phase: watch::Sender<Phase>,
+    base: Base,
     ended: mpsc::Receiver<()>,
-    bound: watch::Receiver<BTreeMap<u16, SocketAddr>>,
-    admin: SocketAddr,
-    probes: Option<SocketAddr>,
-    reloading: JoinHandle<()>,
-    /// All else that runs until the end: probes, and what follows a controller.
-    tasks: JoinSet<()>,
     drain_timeout: Duration,
 }
 
@@ -66,189 +41,63 @@ impl Gateway {
     /// # Errors
     /// Manifests that an API server would refuse, identities or keys that cannot be used, ports that cannot be bound.
     pub async fn start(args: &RunArgs, access_log: AccessLog) -> Result<Self, StartError> {
-        let metrics = Arc::new(Metrics::new());
-        let identity = IdentityFiles {
-            dir: args.tls.identity_dir.clone().or_else(IdentityFiles::default_dir),
-            bundles: args.tls.trust_bundles.clone(),
-        };
-        let settings = RuntimeSettings {
-            upstream: UpstreamSettings {
-                resolver: Arc::new(Resolver::new(args.upstream.resolve.clone())),
-                roots: ExtraRoots::read(&args.upstream.extra_ca)?,
-                connect_timeout: args.upstream.connect_timeout,
-                idle_timeout: args.upstream.upstream_idle_timeout,
-            },
-            authorizer_timeout: args.policy.authorizer_timeout,
-        };
-        let material = Arc::new(identity.read()?);
-        let keys = match &args.policy.session_key_file {
-            Some(path) => SessionKeys::read(path)?,
-            None => SessionKeys::random()?,
-        };
-        let shared = Arc::new(Shared {
-            // Nothing is served yet.
-            runtime: ArcSwap::from_pointee(Runtime::new(Vec::new(), Arc::clone(&material), &settings, None)?),
-            changes: watch::Sender::new(0),
-            options: Arc::new(layer_options(args)),
-            keys: ArcSwap::from_pointee(keys),
-            telemetry: Telemetry { metrics: Arc::clone(&metrics), access_log },
-            body_timeout: args.limits.body_timeout,
-            instance: random()?,
-            count: AtomicU64::new(0),
-        });
-        let phase = watch::Sender::new(Phase::Serving);
         let (alive, ended) = mpsc::channel(1);
-        let acceptor = Arc::new(Acceptor {
-            shared: Arc::clone(&shared),
-            http: Http::new(&args.limits),
-            connections: Arc::new(Semaphore::new(args.limits.max_connections)),
-            handshake_timeout: args.limits.handshake_timeout,
-            header_timeout: args.limits.header_timeout,
-            phase: phase.subscribe(),
-            alive,
+        let flags = Flags {
+            manifests: &args.manifests,
+            xds: &args.xds,
+            resolution: &args.resolution,
+            policy: &args.policy,
+            tls: &args.tls,
+            upstream: &args.upstream,
+            operation: &args.operation,
+            max_body_bytes: args.limits.max_body_bytes,
+            body_timeout: args.limits.body_timeout,
+            terminates_tls: true,
+        };
+        let base = Base::start(flags, access_log, |shared, phase| {
+            let acceptor = Arc::new(Acceptor {
+                shared: Arc::clone(shared),
+                http: Http::new(&args.limits),
+                connections: Arc::new(Semaphore::new(args.limits.max_connections)),
+                handshake_timeout: args.limits.handshake_timeout,
+                header_timeout: args.limits.header_timeout,
+                phase: phase.subscribe(),
+                alive,
+            });
+            Some(Sockets::new(args.listeners.listen_address, args.listeners.listen.clone(), acceptor))
         });
-        let sockets = Sockets::new(args.manifests.listen_address, args.manifests.listen.clone(), acceptor);
-        let health = Arc::new(Health::default());
-        let mut tasks = JoinSet::new();
-        let mut serve_admin = async |address, pages| {
-            let (bound, serving) =
-                admin::serve(address, pages, Arc::clone(&health), phase.subscribe()).await?;
-            tasks.spawn(serving);
-            anyhow::Ok(bound)
-        };
-        let admin = serve_admin(args.operation.admin_addr, Pages::All(Arc::clone(&shared))).await?;
-        let probes = match args.operation.health_addr {
-            Some(address) => Some(serve_admin(address, Pages::Health).await?),
-            None => None,
-        };
-        let (source, followed) = match follow(args, &material, &metrics)? {
-            None => (Source::Files(Files::new(&args.manifests.paths, &args.manifests.gateways)), None),
-            Some((mirror, following, client)) => {
-                (Source::Controller(Box::new(mirror)), Some((following, client)))
-            }
-        };
-        let (following, client) = followed.unzip();
-        let (bound_sender, bound) = watch::channel(BTreeMap::new());
-        let mut reloader = Reloader {
-            reader: Arc::new(Mutex::new(Reader::new(source, args.resolution.options(), identity, settings))),
-            shared: Arc::clone(&shared),
-            health,
-            sockets,
-            bound: bound_sender,
-            following,
-            error: String::new(),
-            unbound: Vec::new(),
-        };
-        reloader.note_expiry();
-        match client {
-            // Files must be good at first.
-            None => {
-                reloader.reload(None).await?;
-            }
-            Some(client) => {
-                reloader.restore().await;
-                tasks.spawn(client.run());
-            }
-        }
-        let reloading = tokio::spawn(reloader.run(phase.subscribe()));
-        Ok(Self {
-            shared,
-            phase,
-            ended,
-            bound,
-            admin,
-            probes,
-            reloading,
-            tasks,
-            drain_timeout: args.operation.drain_timeout,
-        })
+        Ok(Self { base: base.await?, ended, drain_timeout: args.operation.drain_timeout })
     }
 
     /// The ports of the Gateways, and where each is served.
     pub fn bound(&self) -> BTreeMap<u16, SocketAddr> {
-        self.bound.borrow().clone()
+        self.base.bound.borrow().clone()
     }
 
     /// Where /healthz, /readyz and /metrics are.
     pub fn admin_address(&self) -> SocketAddr {
-        self.admin
+        self.base.admin
     }
 
     /// Where /healthz and /readyz alone are, with `--health-addr`.
     pub fn health_address(&self) -> Option<SocketAddr> {
-        self.probes
+        self.base.probes
     }
 
     /// Changes with each configuration that is put in force; the first is 1, and 0 is none yet.
     pub fn generation(&self) -> watch::Receiver<u64> {
-        self.shared.changes.subscribe()
+        self.base.shared.changes.subscribe()
     }
 
     /// Accepts no more, lets open requests end for the drain timeout, then closes what is left. Returns whether
     /// everything ended by itself.
-    pub async fn shutdown(mut self) -> bool {
-        self.phase.send_replace(Phase::Draining);
-        if self.reloading.await.is_err() {
-            tracing::error!("the task that reads configurations had failed");
-        }
-        let clean = tokio::time::timeout(self.drain_timeout, self.ended.recv()).await.is_ok();
-        if !clean {
-            tracing::warn!("the drain timeout is over; open requests are cut off");
-        }
-        self.phase.send_replace(Phase::Ended);
-        self.tasks.shutdown().await;
-        self.shared.telemetry.access_log.flush();
-        clean
+    pub async fn shutdown(self) -> bool {
+        let Self { base, mut ended, drain_timeout } = self;
+        let ended = async move {
+            ended.recv().await;
+        };
+        base.shutdown(ended, drain_timeout).await
     }
-}
-
-/// What follows a controller, and what keeps what it sends; `None`: the configuration is in files.
-fn follow(
-    args: &RunArgs,
-    material: &Arc<Material>,
-    metrics: &Arc<Metrics>,
-) -> anyhow::Result<Option<(Mirror, Following, Client)>> {
-    let Some(url) = &args.xds.url else { return Ok(None) };
-    let server_id = args.xds.server_id.clone().context("--xds needs --xds-server-id")?;
-    let [gateway] = args.manifests.gateways.as_slice() else {
-        bail!("--xds needs the one Gateway that this proxy belongs to: --gateway NAMESPACE/NAME");
-    };
-    if material.credential.is_none() {
-        bail!("--xds needs an identity: a folder with credential-bundle.pem at --identity-dir");
-    }
-    let (host, port) = ClientSettings::place(url)?;
-    let takes_session_keys = args.policy.session_key_file.is_none();
-    let settings = ClientSettings {
-        host,
-        port,
-        server_id,
-        gateway: gateway.clone(),
-        wants_session_keys: takes_session_keys,
-        resolver: Resolver::lenient(args.upstream.resolve.clone()),
-    };
-    let (sender, messages) = mpsc::channel(1);
-    let (identity_sender, identity) = watch::channel(Arc::clone(material));
-    let client = Client { settings, identity, messages: sender, metrics: Arc::clone(metrics) };
-    let state = args.xds.state.as_deref().map(StateFile::new);
-    let following = Following::new(messages, identity_sender, state, takes_session_keys);
-    Ok(Some((Mirror::new(gateway.clone()), following, client)))
-}
-
-fn layer_options(args: &RunArgs) -> authz_tower::Options {
-    let mut options = authz_tower::Options::default();
-    options.limits.max_bytes = args.limits.max_body_bytes;
-    options.filter_lists = args.policy.filter_lists;
-    options.allowed_origins =
-        args.policy.allowed_origins.iter().map(|origin| origin.to_ascii_lowercase()).collect();
-    options
-}
-
-fn random() -> anyhow::Result<u64> {
-    let mut bytes = [0; 8];
-    if getrandom::fill(&mut bytes).is_err() {
-        bail!("the system gives no randomness");
-    }
-    Ok(u64::from_le_bytes(bytes))
 }
 
 pub(crate) fn loopback_only(address: SocketAddr, what: &str) -> anyhow::Result<()> {

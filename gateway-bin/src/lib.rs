@@ -7,6 +7,7 @@ pub mod cli;
 mod commands;
 mod config;
 mod connection;
+mod decide;
 mod forward;
 mod gateway;
 mod listen;
@@ -22,6 +23,7 @@ mod upstream;
 mod xds;
 
 pub use crate::commands::execute;
+pub use crate::decide::Processor;
 pub use crate::gateway::{Gateway, StartError};
 pub use crate::sidecar::Sidecar;
 pub use crate::telemetry::AccessLog;

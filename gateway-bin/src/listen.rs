@@ -20,6 +20,7 @@ use tokio::{
 };
 
 use self::accept::accept;
+pub(crate) use self::accept::address_value;
 use crate::{
     cli::{LimitArgs, ListenAt},
     connection::Shared,

@@ -2,7 +2,10 @@
 mod answer;
 mod path;
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+};
 
 use authz_core::BackendKind;
 use authz_tower::{Rejection, check_target, request_host};
@@ -29,7 +32,8 @@ pub(crate) struct Arrival<'a> {
     pub(crate) identity: Option<&'a str>,
     /// Whether the connection is TLS.
     pub(crate) tls: bool,
-    /// For a request that is with a backend already (an open event stream): that backend or none.
+    /// For a request that is with a backend already (an open event stream, or one that somebody else routed): that
+    /// backend or none.
     pub(crate) with_backend: Option<&'a str>,
 }
 
@@ -96,6 +100,17 @@ impl Planned {
     /// The chosen backend.
     pub(crate) fn weighted(&self) -> Option<&WeightedBackend> {
         self.rule.backends.get(self.backend)
+    }
+
+    /// The endpoint that its session is at (`Some(None)`: the one that a host name is); `None`: any will do.
+    pub(crate) fn pinned(&self) -> Option<Option<SocketAddr>> {
+        match &self.session {
+            SessionState::Open { session, .. } => Some(session.endpoint),
+            SessionState::Untouched
+            | SessionState::None
+            | SessionState::Stateless
+            | SessionState::Unknown => None,
+        }
     }
 }
 

@@ -9,7 +9,9 @@ use std::{
 use anyhow::bail;
 use policy_model::NamespacedName;
 use rustls::ServerConfig;
-use xds_translate::{BackendId, ClientCertificates, ListenerTls, Protocol, Router, Snapshot};
+use xds_translate::{
+    BackendId, ClientCertificates, ListenerTls, Protocol, Router, Snapshot, envoy::processor::clients_digest,
+};
 
 use crate::{
     authorizers::Authorizers,
@@ -53,9 +55,12 @@ pub(crate) struct ListenerRuntime {
 /// How a listener does TLS.
 #[derive(Debug)]
 pub(crate) struct ListenerTlsRuntime {
-    pub(crate) config: Arc<ServerConfig>,
+    /// `None`: another process terminates TLS.
+    pub(crate) config: Option<Arc<ServerConfig>>,
     /// The same `Arc` as long as nothing changes: connections that were admitted under other terms are told by it.
     pub(crate) clients: Arc<ClientCertificates>,
+    /// The digest of them.
+    pub(crate) digest: String,
 }
 
 /// What making a runtime needs besides snapshots.
@@ -63,6 +68,8 @@ pub(crate) struct ListenerTlsRuntime {
 pub(crate) struct RuntimeSettings {
     pub(crate) upstream: UpstreamSettings,
     pub(crate) authorizer_timeout: Duration,
+    /// Whether this process terminates TLS.
+    pub(crate) terminates_tls: bool,
 }
 
 impl Runtime {
@@ -147,12 +154,14 @@ impl GatewayRuntime {
                     .and_then(|previous| previous.tls.as_ref());
                 let tls = match listener.protocol {
                     Protocol::Http => None,
-                    Protocol::Https => listener_tls(listener.tls.as_ref(), material, previous)
-                        .map_err(|error| {
-                            let (name, gateway) = (&listener.name, &snapshot.gateway);
-                            faults.push(format!("listener `{name}` of Gateway `{gateway}`: {error}"));
-                        })
-                        .ok(),
+                    Protocol::Https => {
+                        listener_tls(listener.tls.as_ref(), material, settings.terminates_tls, previous)
+                            .map_err(|error| {
+                                let (name, gateway) = (&listener.name, &snapshot.gateway);
+                                faults.push(format!("listener `{name}` of Gateway `{gateway}`: {error}"));
+                            })
+                            .ok()
+                    }
                 };
                 ListenerRuntime { name: listener.name.as_str().into(), tls }
             })
@@ -193,13 +202,15 @@ impl GatewayRuntime {
 fn listener_tls(
     tls: Option<&ListenerTls>,
     material: &Material,
+    terminates: bool,
     previous: Option<&ListenerTlsRuntime>,
 ) -> Result<ListenerTlsRuntime, String> {
     let tls = tls.ok_or("it is HTTPS without TLS settings")?;
-    let config = Arc::new(server_config(tls, material)?);
+    let config = if terminates { Some(Arc::new(server_config(tls, material)?)) } else { None };
     let clients = previous
         .map(|previous| &previous.clients)
         .filter(|previous| ***previous == tls.clients)
         .map_or_else(|| Arc::new(tls.clients.clone()), Arc::clone);
-    Ok(ListenerTlsRuntime { config, clients })
+    let digest = clients_digest(&clients);
+    Ok(ListenerTlsRuntime { config, clients, digest })
 }

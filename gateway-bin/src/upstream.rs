@@ -10,15 +10,16 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use authz_tower::RequestBody;
 use http::{Request, Response};
-use xds_translate::{Backend, Destination};
+use xds_translate::{Backend, Destination, envoy::processor::cluster_name};
 
 pub(crate) use self::{
-    body::{ClientBody, UpstreamBody},
+    body::{ClientBody, RelayedBody, UpstreamBody},
     dial::{Address, Dialer, Resolver},
     pool::EndpointPool,
 };
@@ -27,6 +28,8 @@ use crate::tls::{ExtraRoots, upstream_config};
 /// The body of a request on its way to a backend.
 pub(crate) type OutBody = RequestBody<ClientBody>;
 
+/// How long a host name's address is believed by those who send many requests to it.
+const RESOLVED_FOR: Duration = Duration::from_secs(5);
 /// How many endpoints are tried when no connection can be made.
 const MAX_ATTEMPTS: usize = 3;
 
@@ -39,6 +42,8 @@ pub(crate) enum UpstreamError {
     Connect(String),
     /// The connection failed after the request was begun.
     Failed(hyper::Error),
+    /// The proxy that sends requests does not say what became of this one.
+    Lost(&'static str),
     /// The configured time is over.
     TimedOut,
 }
@@ -49,6 +54,7 @@ impl std::fmt::Display for UpstreamError {
             Self::NoEndpoint => f.write_str("the backend has no ready endpoint"),
             Self::Connect(error) => write!(f, "no connection to the backend: {error}"),
             Self::Failed(error) => write!(f, "the backend failed: {error}"),
+            Self::Lost(what) => f.write_str(what),
             Self::TimedOut => f.write_str("the backend took too long"),
         }
     }
@@ -71,6 +77,8 @@ pub(crate) struct Upstream {
     name: String,
     endpoints: Vec<Arc<EndpointPool>>,
     next: AtomicUsize,
+    /// Where a host name is, and until when that is believed.
+    resolved: ArcSwap<Option<(SocketAddr, Instant)>>,
     /// TLS settings that cannot be used: every request fails.
     fault: Option<String>,
 }
@@ -124,24 +132,26 @@ impl Upstream {
             .collect();
         Self {
             backend: backend.clone(),
-            name: backend_name(backend),
+            name: cluster_name(&backend.id),
             endpoints,
             next: AtomicUsize::new(0),
+            resolved: ArcSwap::default(),
             fault: None,
         }
     }
 
     fn faulty(backend: &Backend, fault: String) -> Self {
         tracing::error!(
-            backend = backend_name(backend),
+            backend = cluster_name(&backend.id),
             error = fault,
             "the backend's TLS settings cannot be used"
         );
         Self {
             backend: backend.clone(),
-            name: backend_name(backend),
+            name: cluster_name(&backend.id),
             endpoints: Vec::new(),
             next: AtomicUsize::new(0),
+            resolved: ArcSwap::default(),
             fault: Some(fault),
         }
     }
@@ -172,18 +182,9 @@ impl Upstream {
         request: Request<OutBody>,
         pinned: Option<Option<SocketAddr>>,
     ) -> Result<(Response<UpstreamBody>, Option<SocketAddr>), UpstreamError> {
-        if let Some(fault) = &self.fault {
-            return Err(UpstreamError::Connect(fault.clone()));
-        }
-        let count = self.endpoints.len();
-        let (start, attempts) = match pinned {
-            Some(endpoint) => (self.endpoints.iter().position(|pool| pool.address().socket() == endpoint), 1),
-            None => (self.next.fetch_add(1, Ordering::Relaxed).checked_rem(count), count.min(MAX_ATTEMPTS)),
-        };
-        let start = start.ok_or(UpstreamError::NoEndpoint)?;
         let mut request = request;
         let mut last = UpstreamError::NoEndpoint;
-        for pool in self.endpoints.iter().cycle().skip(start).take(attempts) {
+        for pool in self.in_turn(pinned)? {
             match pool.send(request).await {
                 Ok(response) => return Ok((response, pool.address().socket())),
                 Err((error, None)) => return Err(error),
@@ -195,11 +196,42 @@ impl Upstream {
         }
         Err(last)
     }
-}
 
-fn backend_name(backend: &Backend) -> String {
-    match &backend.id {
-        xds_translate::BackendId::XBackend(name) => format!("xbackend/{name}"),
-        xds_translate::BackendId::Service(name, port) => format!("service/{name}:{port}"),
+    /// The endpoints to try, in this order.
+    fn in_turn(
+        &self,
+        pinned: Option<Option<SocketAddr>>,
+    ) -> Result<impl Iterator<Item = &Arc<EndpointPool>>, UpstreamError> {
+        if let Some(fault) = &self.fault {
+            return Err(UpstreamError::Connect(fault.clone()));
+        }
+        let count = self.endpoints.len();
+        let (start, attempts) = match pinned {
+            Some(endpoint) => (self.endpoints.iter().position(|pool| pool.address().socket() == endpoint), 1),
+            None => (self.next.fetch_add(1, Ordering::Relaxed).checked_rem(count), count.min(MAX_ATTEMPTS)),
+        };
+        let start = start.ok_or(UpstreamError::NoEndpoint)?;
+        Ok(self.endpoints.iter().cycle().skip(start).take(attempts))
+    }
+
+    /// Where a request goes that somebody else sends: `pinned`, or an endpoint in turn; a host name is resolved, at most
+    /// once in [`RESOLVED_FOR`].
+    pub(crate) async fn choose(
+        &self,
+        pinned: Option<Option<SocketAddr>>,
+    ) -> Result<SocketAddr, UpstreamError> {
+        let pool = self.in_turn(pinned)?.next().ok_or(UpstreamError::NoEndpoint)?;
+        if let Some(address) = pool.address().socket() {
+            return Ok(address);
+        }
+        if let Some((address, until)) = **self.resolved.load()
+            && Instant::now() < until
+        {
+            return Ok(address);
+        }
+        let addresses = pool.dialer().addresses(pool.address()).await.map_err(UpstreamError::Connect)?;
+        let address = addresses.first().copied().ok_or(UpstreamError::NoEndpoint)?;
+        self.resolved.store(Arc::new(Some((address, Instant::now() + RESOLVED_FOR))));
+        Ok(address)
     }
 }

@@ -65,7 +65,7 @@ pub(crate) fn names_json(headers: &HeaderMap) -> bool {
 }
 
 /// The (first) Content-Type is `text/event-stream`, whatever its parameters.
-pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
+pub fn is_event_stream(headers: &HeaderMap) -> bool {
     headers
         .get(CONTENT_TYPE)
         .is_some_and(|value| essence(value.as_bytes()).eq_ignore_ascii_case(b"text/event-stream"))

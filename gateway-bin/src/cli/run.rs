@@ -21,6 +21,9 @@ pub struct RunArgs {
     pub manifests: ManifestArgs,
     #[command(flatten)]
     #[allow(missing_docs, reason = "clap would print it as help")]
+    pub listeners: ListenerArgs,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would print it as help")]
     pub xds: XdsArgs,
     #[command(flatten)]
     #[allow(missing_docs, reason = "clap would print it as help")]
@@ -55,6 +58,12 @@ pub struct ManifestArgs {
     #[arg(long = "gateway", value_name = "NAMESPACE/NAME", value_parser = values::namespaced_name,
           value_delimiter = ',', env = "AGENTIC_GATEWAY_GATEWAY")]
     pub gateways: Vec<NamespacedName>,
+}
+
+/// Where the Gateways' listeners are.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Configuration")]
+pub struct ListenerArgs {
     /// The address that listeners bind
     #[arg(long, default_value = "0.0.0.0", value_name = "IP", env = "AGENTIC_GATEWAY_LISTEN_ADDRESS")]
     pub listen_address: IpAddr,

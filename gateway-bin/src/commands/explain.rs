@@ -67,6 +67,7 @@ pub(super) fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
             idle_timeout: std::time::Duration::ZERO,
         },
         authorizer_timeout: std::time::Duration::ZERO,
+        terminates_tls: true,
     };
     let gateway = GatewayRuntime::new(snapshot, &Material::default(), &settings, None, &mut Vec::new());
     let (parts, body) = request(args, hostname.as_deref())?;

@@ -206,7 +206,8 @@ pub(super) struct Reloader {
     pub(super) reader: Arc<Mutex<Reader>>,
     pub(super) shared: Arc<Shared>,
     pub(super) health: Arc<Health>,
-    pub(super) sockets: Sockets,
+    /// `None`: another process serves the listeners' ports.
+    pub(super) sockets: Option<Sockets>,
     pub(super) bound: watch::Sender<BTreeMap<u16, SocketAddr>>,
     /// `None`: the configuration is in files.
     pub(super) following: Option<Following>,
@@ -243,7 +244,9 @@ impl Reloader {
         if self.following.as_ref().is_some_and(|following| following.save_at.is_some()) {
             self.save().await;
         }
-        self.sockets.close();
+        if let Some(sockets) = &mut self.sockets {
+            sockets.close();
+        }
     }
 
     async fn next(&mut self, watch: &Watch, phase: &mut watch::Receiver<Phase>) -> Next {
@@ -356,7 +359,8 @@ impl Reloader {
 
     /// Binds ports that are not open yet. Those that cannot be bound do not hold up the others.
     async fn bind(&mut self, ports: &BTreeSet<u16>) -> Vec<(u16, TcpListener)> {
-        let (opened, unbound) = self.sockets.bind(ports).await;
+        let Some(sockets) = &self.sockets else { return Vec::new() };
+        let (opened, unbound) = sockets.bind(ports).await;
         for error in unbound.iter().filter(|error| !self.unbound.contains(error)) {
             tracing::error!(error, "a port is not served; it is tried again");
         }
@@ -365,8 +369,9 @@ impl Reloader {
     }
 
     fn serve(&mut self, opened: Vec<(u16, TcpListener)>, ports: &BTreeSet<u16>) {
-        self.sockets.serve(opened, |port| ports.contains(&port));
-        self.bound.send_replace(self.sockets.bound());
+        let Some(sockets) = &mut self.sockets else { return };
+        sockets.serve(opened, |port| ports.contains(&port));
+        self.bound.send_replace(sockets.bound());
     }
 
     async fn apply(&mut self, runtime: Runtime, is_offered: bool) -> Result<(), StartError> {

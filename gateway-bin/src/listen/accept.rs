@@ -65,6 +65,7 @@ async fn serve(
         Some(true) => Box::pin(tls::serve(&acceptor, stream, peer, port)).await,
         Some(false) => {
             let connection = Connection {
+                gateway: None,
                 port,
                 peer,
                 local: stream.local_addr().ok(),
@@ -72,6 +73,7 @@ async fn serve(
                 admitted: None,
                 identity: None,
                 forwarded_for: address_value(peer),
+                backend: None,
                 used: AtomicBool::new(false),
             };
             Box::pin(serve_http(&acceptor, &acceptor.http.any, stream, connection, None)).await;
@@ -96,7 +98,7 @@ impl Drop for Open {
     }
 }
 
-pub(super) fn address_value(peer: SocketAddr) -> HeaderValue {
+pub(crate) fn address_value(peer: SocketAddr) -> HeaderValue {
     HeaderValue::try_from(peer.ip().to_canonical().to_string())
         .unwrap_or_else(|_error| HeaderValue::from_static("unknown"))
 }

@@ -46,6 +46,7 @@ pub(super) async fn serve(acceptor: &Acceptor, stream: TcpStream, peer: SocketAd
     };
     metrics.handshake(if handshaken.identity.is_some() { "identified" } else { "anonymous" });
     let connection = Connection {
+        gateway: None,
         port,
         peer,
         local,
@@ -53,6 +54,7 @@ pub(super) async fn serve(acceptor: &Acceptor, stream: TcpStream, peer: SocketAd
         admitted: Some((handshaken.listener, handshaken.clients)),
         identity: handshaken.identity,
         forwarded_for: address_value(peer),
+        backend: None,
         used: AtomicBool::new(false),
     };
     let http2 = handshaken.stream.get_ref().1.alpn_protocol() == Some(b"h2");
@@ -76,7 +78,7 @@ async fn handshake(acceptor: &Acceptor, stream: TcpStream, port: u16) -> Result<
         let listener = gateway.listeners.get(at).ok_or("the listener is gone")?;
         let tls = listener.tls.as_ref().ok_or("the listener has no TLS settings")?;
         (
-            Arc::clone(&tls.config),
+            Arc::clone(tls.config.as_ref().ok_or("somebody else serves the listener")?),
             Arc::clone(&listener.name),
             Arc::clone(&tls.clients),
             Arc::clone(&runtime.material.trust),

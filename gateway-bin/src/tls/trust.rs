@@ -88,6 +88,11 @@ impl TrustDomains {
         self.domains.is_empty()
     }
 
+    /// Whether there is a bundle of this trust domain.
+    pub fn knows(&self, trust_domain: &str) -> bool {
+        self.domains.contains_key(trust_domain)
+    }
+
     /// The identity of a client's chain (leaf first), verified against the roots of its own trust domain.
     ///
     /// # Errors

@@ -9,7 +9,10 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, Sleep},
+};
 
 use super::pool::Lease;
 
@@ -96,6 +99,22 @@ impl Body for ClientBody {
 pub(crate) enum UpstreamBody {
     Full(Option<Bytes>),
     Incoming { inner: Incoming, lease: Option<Lease>, deadline: Option<Pin<Box<Sleep>>> },
+    Relayed(RelayedBody),
+}
+
+/// A body that is elsewhere; what of it must be looked at is sent here.
+#[derive(Debug)]
+pub(crate) struct RelayedBody {
+    chunks: mpsc::UnboundedReceiver<Bytes>,
+    is_empty: bool,
+}
+
+impl RelayedBody {
+    /// The body, and where its bytes are to be sent; it ends when that is dropped.
+    pub(crate) fn new(is_empty: bool) -> (Self, mpsc::UnboundedSender<Bytes>) {
+        let (sender, chunks) = mpsc::unbounded_channel();
+        (Self { chunks, is_empty }, sender)
+    }
 }
 
 impl UpstreamBody {
@@ -136,6 +155,9 @@ impl Body for UpstreamBody {
             Self::Full(bytes) => Poll::Ready(
                 bytes.take().filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes))),
             ),
+            Self::Relayed(body) => {
+                body.chunks.poll_recv(cx).map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
+            }
             Self::Incoming { inner, lease, deadline } => {
                 let polled = Pin::new(inner).poll_frame(cx);
                 match &polled {
@@ -162,6 +184,8 @@ impl Body for UpstreamBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Relayed(body) if body.is_empty => SizeHint::with_exact(0),
+            Self::Relayed(_) => SizeHint::default(),
             Self::Incoming { inner, .. } => inner.size_hint(),
         }
     }
@@ -169,6 +193,7 @@ impl Body for UpstreamBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Self::Relayed(body) => body.is_empty,
             Self::Incoming { inner, .. } => inner.is_end_stream(),
         }
     }

@@ -159,6 +159,14 @@ impl Dialer {
         self.tls.is_some() || self.h2c
     }
 
+    /// Where a host name is, within the time that connecting may take.
+    pub(super) async fn addresses(&self, address: &Address) -> Result<Vec<SocketAddr>, String> {
+        match tokio::time::timeout(self.timeout, self.resolver.addresses(address)).await {
+            Ok(result) => result,
+            Err(_) => Err(format!("no address within {:?}", self.timeout)),
+        }
+    }
+
     pub(super) async fn connect(&self, address: &Address) -> Result<Sender, String> {
         match tokio::time::timeout(self.timeout, self.connect_any(address)).await {
             Ok(result) => result,

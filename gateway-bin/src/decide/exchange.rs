@@ -1,0 +1,297 @@
+//! One request's messages, in the order that Envoy keeps to: each is answered before the next comes.
+use std::{fmt, future::poll_fn, net::SocketAddr, pin::Pin, task::Poll};
+
+use authz_tower::{ResponseBody, is_event_stream};
+use bytes::Bytes;
+use envoy_types::pb::{
+    envoy::{
+        extensions::filters::http::ext_proc::v3::processing_mode::BodySendMode,
+        service::ext_proc::v3::{
+            HeaderMutation, HttpHeaders, ProcessingRequest, ProcessingResponse,
+            processing_request::Request as Message,
+        },
+    },
+    google::protobuf::{Struct, value::Kind},
+};
+use http::Response;
+use http_body::Body;
+use http_body_util::BodyExt as _;
+use tokio::sync::mpsc;
+use tonic::Streaming;
+
+use super::{
+    answer::{self, Answer},
+    lines::{self, Line},
+};
+use crate::upstream::{RelayedBody, UpstreamBody};
+
+/// Envoy went away, or does not keep to the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Broken(pub(super) &'static str);
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Broken {}
+
+/// What Envoy waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// An answer to the request's head.
+    Head,
+    /// Nothing: it was asked for the body.
+    BodyAsked,
+    /// An answer to the request's body.
+    Body,
+    /// Nothing: the request is on its way, and the response's head is wanted.
+    Sent,
+    /// An answer to the response's head.
+    Response,
+    /// Nothing any more.
+    Over,
+}
+
+/// One request's messages.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    messages: Streaming<ProcessingRequest>,
+    answers: mpsc::UnboundedSender<Answer>,
+    stage: Stage,
+    /// The request as Envoy has it.
+    request: Vec<Line>,
+    /// The response as Envoy has it, and where its body's bytes go if they are wanted.
+    response: Vec<Line>,
+    chunks: Option<mpsc::UnboundedSender<Bytes>>,
+}
+
+/// The first message.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) has_body: bool,
+    pub(super) version: http::Version,
+}
+
+impl Exchange {
+    /// Begins with the first message, which must be the request's head.
+    pub(super) async fn begin(
+        mut messages: Streaming<ProcessingRequest>,
+        answers: mpsc::UnboundedSender<Answer>,
+    ) -> Result<(Self, Head), Broken> {
+        let first = next(&mut messages).await?;
+        if first.observability_mode {
+            return Err(Broken("the proxy only observes, and would not wait for a decision"));
+        }
+        let protocol = attribute(&first, "request.protocol").map(str::to_owned);
+        let Some(Message::RequestHeaders(HttpHeaders { headers, end_of_stream, .. })) = first.request else {
+            return Err(Broken("the first message is not the head of a request"));
+        };
+        let head = Head {
+            has_body: !end_of_stream,
+            version: match protocol.as_deref() {
+                Some("HTTP/1.0") => http::Version::HTTP_10,
+                Some("HTTP/2") => http::Version::HTTP_2,
+                Some("HTTP/3") => http::Version::HTTP_3,
+                _ => http::Version::HTTP_11,
+            },
+        };
+        let exchange = Self {
+            messages,
+            answers,
+            stage: Stage::Head,
+            request: lines::lines(headers),
+            response: Vec::new(),
+            chunks: None,
+        };
+        Ok((exchange, head))
+    }
+
+    /// The request as Envoy has it.
+    pub(super) fn request(&self) -> &[Line] {
+        &self.request
+    }
+
+    fn say(&self, message: ProcessingResponse, is_last: bool) -> Result<(), Broken> {
+        let answer = Answer { message: Box::new(message), is_last };
+        self.answers.send(answer).map_err(|_error| Broken("the proxy waits for no answer any more"))
+    }
+
+    async fn next(&mut self) -> Result<ProcessingRequest, Broken> {
+        next(&mut self.messages).await
+    }
+
+    /// Asks for the request's body, and waits for it.
+    pub(super) async fn body(&mut self) -> Result<Bytes, Broken> {
+        if self.stage != Stage::Head {
+            return Err(Broken("the body was asked for before"));
+        }
+        self.say(answer::body_wanted(), false)?;
+        self.stage = Stage::BodyAsked;
+        match self.next().await?.request {
+            Some(Message::RequestBody(body)) => {
+                self.stage = Stage::Body;
+                Ok(body.body.into())
+            }
+            // Envoy answered by itself (the body is too large for it, the client is too slow): nothing goes up, and there
+            // is nothing to decide. The stream stays until Envoy ends it.
+            Some(Message::ResponseHeaders(_)) => {
+                self.say(answer::response_head(HeaderMutation::default(), BodySendMode::None), false)?;
+                loop {
+                    self.next().await?;
+                }
+            }
+            _ => Err(Broken("the proxy did not send the body that it was asked for")),
+        }
+    }
+
+    /// Lets the request through; with `waits` the response's head is to come.
+    pub(super) fn let_through(
+        &mut self,
+        change: HeaderMutation,
+        metadata: Struct,
+        waits: bool,
+    ) -> Result<(), Broken> {
+        let had_body = match self.stage {
+            Stage::Head => false,
+            Stage::Body => true,
+            _ => return Err(Broken("the request cannot be let through now")),
+        };
+        self.say(answer::let_through(change, metadata, had_body, waits), !waits)?;
+        self.stage = if waits { Stage::Sent } else { Stage::Over };
+        Ok(())
+    }
+
+    /// Waits for the response's head, and for the address that it came from.
+    pub(super) async fn response(&mut self) -> Result<(Response<UpstreamBody>, Option<SocketAddr>), Broken> {
+        if self.stage != Stage::Sent {
+            return Err(Broken("no response is to come"));
+        }
+        let message = self.next().await?;
+        let address = attribute(&message, "upstream.address").and_then(|address| address.parse().ok());
+        let Some(Message::ResponseHeaders(HttpHeaders { headers, end_of_stream, .. })) = message.request
+        else {
+            return Err(Broken("the proxy did not send the head of the response"));
+        };
+        self.stage = Stage::Response;
+        self.response = lines::lines(headers);
+        let parts = lines::response(&self.response)
+            .map_err(|_error| Broken("the head of the response cannot be read"))?;
+        let (body, chunks) = RelayedBody::new(end_of_stream);
+        self.chunks = Some(chunks);
+        Ok((Response::from_parts(parts, UpstreamBody::Relayed(body)), address))
+    }
+
+    /// Tells Envoy what the pipeline came to, wherever the request is by now.
+    pub(super) async fn conclude(
+        &mut self,
+        response: Response<ResponseBody<UpstreamBody>>,
+    ) -> Result<(), Broken> {
+        match self.stage {
+            Stage::Over => return Ok(()),
+            Stage::Head | Stage::BodyAsked | Stage::Body => {}
+            // The pipeline waits no longer: what comes is replaced.
+            Stage::Sent => {
+                drop(self.response().await?);
+            }
+            Stage::Response => match response.body() {
+                ResponseBody::Inner(UpstreamBody::Relayed(_)) => {
+                    let change = self.response_change(&response);
+                    self.stage = Stage::Over;
+                    return self.say(answer::response_head(change, BodySendMode::None), true);
+                }
+                ResponseBody::Guarded(_) => return self.filter(response).await,
+                _ => {}
+            },
+        }
+        self.stage = Stage::Over;
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.map_err(|_error| Broken("the answer cannot be read"))?;
+        self.say(answer::instead(parts.status, &parts.headers, body.to_bytes().into()), true)
+    }
+
+    fn response_change<B>(&self, response: &Response<B>) -> HeaderMutation {
+        let status = response.status();
+        // A length that no longer holds goes.
+        let framing = lines::FRAMING.iter().filter(|name| response.headers().contains_key(*name));
+        let except: Vec<_> = framing.cloned().collect();
+        lines::difference(
+            &self.response,
+            response.headers(),
+            &[(":status", status.as_str().as_bytes())],
+            &except,
+        )
+    }
+
+    /// Passes the response's body through the filter that the pipeline put around it: an event stream chunk by chunk, as
+    /// it comes, anything else as a whole.
+    async fn filter(&mut self, response: Response<ResponseBody<UpstreamBody>>) -> Result<(), Broken> {
+        let change = self.response_change(&response);
+        let is_stream = is_event_stream(response.headers());
+        let mode = if is_stream { BodySendMode::Streamed } else { BodySendMode::Buffered };
+        self.say(answer::response_head(change, mode), false)?;
+        let mut body = response.into_body();
+        loop {
+            let Some(Message::ResponseBody(chunk)) = self.next().await?.request else {
+                return Err(Broken("the proxy did not send the body of the response"));
+            };
+            let ends = chunk.end_of_stream || !is_stream;
+            let chunks = self.chunks.as_ref().ok_or(Broken("the response has ended"))?;
+            chunks
+                .send(chunk.body.into())
+                .map_err(|_error| Broken("the filter ended before the response"))?;
+            if ends {
+                self.chunks = None;
+            }
+            let filtered = ready_bytes(&mut body).await?;
+            self.say(answer::response_body(filtered), ends)?;
+            if ends {
+                self.stage = Stage::Over;
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// All that a body has to give without more coming in.
+async fn ready_bytes(body: &mut ResponseBody<UpstreamBody>) -> Result<Vec<u8>, Broken> {
+    let mut bytes = Vec::new();
+    poll_fn(|cx| {
+        loop {
+            match Pin::new(&mut *body).poll_frame(cx) {
+                Poll::Pending | Poll::Ready(None) => return Poll::Ready(Ok(())),
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Some(data) = frame.data_ref() {
+                        bytes.extend_from_slice(data);
+                    }
+                }
+                Poll::Ready(Some(Err(_))) => {
+                    return Poll::Ready(Err(Broken("the response cannot be filtered")));
+                }
+            }
+        }
+    })
+    .await?;
+    Ok(bytes)
+}
+
+async fn next(messages: &mut Streaming<ProcessingRequest>) -> Result<ProcessingRequest, Broken> {
+    match messages.message().await {
+        Ok(Some(message)) => Ok(message),
+        Ok(None) => Err(Broken("the proxy ended the stream")),
+        Err(status) => {
+            tracing::debug!(%status, "a message of the proxy cannot be read");
+            Err(Broken("a message of the proxy cannot be read"))
+        }
+    }
+}
+
+/// An attribute that Envoy was told to send (`request_attributes`, `response_attributes`).
+fn attribute<'a>(message: &'a ProcessingRequest, name: &str) -> Option<&'a str> {
+    let value = message.attributes.values().find_map(|group| group.fields.get(name))?;
+    match value.kind.as_ref()? {
+        Kind::StringValue(text) => Some(text),
+        _ => None,
+    }
+}

@@ -1,0 +1,251 @@
+//! From a stream's initial metadata to the connection that a request came on: what Envoy verified, and where it was
+//! received.
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicBool},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use http::StatusCode;
+use policy_model::NamespacedName;
+use rustls::pki_types::UnixTime;
+use spiffe_id::SpiffeId;
+use tonic::metadata::MetadataMap;
+use xds_translate::{
+    ClientCertificates, Protocol,
+    envoy::processor::{
+        ABSENT, BACKEND, CLIENTS, DESTINATION, GATEWAY, LISTENER, PEER_CERTIFICATE, PEER_NOT_AFTER,
+        PEER_URIS, PORT, SOURCE,
+    },
+};
+
+use crate::{
+    connection::Connection,
+    listen::address_value,
+    runtime::Runtime,
+    tls::{TrustDomains, certificates, not_after},
+};
+
+/// Why a request is refused before it is looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) status: StatusCode,
+    /// For the client.
+    pub(super) text: &'static str,
+    /// For the log.
+    pub(super) detail: String,
+}
+
+fn misconfigured(detail: impl Into<String>) -> Refused {
+    Refused {
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        text: "the proxy says too little, or too much, of this connection",
+        detail: detail.into(),
+    }
+}
+
+/// What is said of the client's certificate.
+#[derive(Debug)]
+enum Peer {
+    /// Nothing.
+    Absent,
+    /// It gives no identity; why.
+    Unusable(String),
+    Known(SpiffeId),
+}
+
+/// One value; `None`: absent.
+fn value<'a>(metadata: &'a MetadataMap, key: &'static str) -> Result<Option<&'a str>, Refused> {
+    let mut values = metadata.get_all(key).iter();
+    let (first, second) = (values.next(), values.next());
+    if second.is_some() {
+        return Err(misconfigured(format!("`{key}` is repeated")));
+    }
+    let Some(first) = first else { return Ok(None) };
+    let text = first.to_str().map_err(|_error| misconfigured(format!("`{key}` is no text")))?;
+    Ok(Some(text).filter(|text| !text.is_empty() && *text != ABSENT))
+}
+
+fn parsed<T: std::str::FromStr>(metadata: &MetadataMap, key: &'static str) -> Result<Option<T>, Refused> {
+    let Some(text) = value(metadata, key)? else { return Ok(None) };
+    text.parse().map(Some).map_err(|_error| misconfigured(format!("`{key}` cannot be read: `{text}`")))
+}
+
+/// The connection that a request came on.
+///
+/// # Errors
+/// Metadata that is missing, repeated or unreadable; an identity that the listener requires and that is not there.
+pub(super) fn connection(
+    metadata: &MetadataMap,
+    runtime: &Runtime,
+    now: SystemTime,
+) -> Result<Connection, Refused> {
+    let required = |key: &'static str| move || misconfigured(format!("`{key}` is missing"));
+    let port: u16 = parsed(metadata, PORT)?.ok_or_else(required(PORT))?;
+    let source: SocketAddr = parsed(metadata, SOURCE)?.ok_or_else(required(SOURCE))?;
+    let destination = parsed(metadata, DESTINATION)?;
+    let backend = value(metadata, BACKEND)?.map(str::to_owned);
+    let gateway = match value(metadata, GATEWAY)? {
+        None => None,
+        Some(text) => match text.split_once('/') {
+            Some((namespace, name)) => Some(NamespacedName::new(namespace, name)),
+            None => return Err(misconfigured(format!("`{GATEWAY}` is not NAMESPACE/NAME: `{text}`"))),
+        },
+    };
+    let listener = value(metadata, LISTENER)?;
+    let peer = [PEER_URIS, PEER_CERTIFICATE, PEER_NOT_AFTER, CLIENTS];
+    let (admitted, identity) = match listener {
+        Some(name) => tls(metadata, runtime, (port, name), now)?,
+        None => {
+            for key in peer {
+                if value(metadata, key)?.is_some() {
+                    return Err(misconfigured(format!("`{key}` of a connection without `{LISTENER}`")));
+                }
+            }
+            // A connection without TLS has no business where TLS is.
+            let is_https = runtime.on_port(port).is_some_and(|gateway| {
+                let listeners = &gateway.snapshot.listeners;
+                listeners.iter().any(|listener| listener.port == port && listener.protocol == Protocol::Https)
+            });
+            if is_https {
+                return Err(misconfigured(format!(
+                    "port {port} has HTTPS listeners, and `{LISTENER}` is missing"
+                )));
+            }
+            (None, None)
+        }
+    };
+    Ok(Connection {
+        gateway,
+        port,
+        peer: source,
+        local: destination,
+        tls: listener.is_some(),
+        admitted,
+        identity: identity.map(Arc::new),
+        forwarded_for: address_value(source),
+        backend,
+        used: AtomicBool::new(false),
+    })
+}
+
+type Admitted = (Option<(Arc<str>, Arc<ClientCertificates>)>, Option<SpiffeId>);
+
+/// On which terms a TLS connection was let in, and who is at its end.
+fn tls(
+    metadata: &MetadataMap,
+    runtime: &Runtime,
+    (port, name): (u16, &str),
+    now: SystemTime,
+) -> Result<Admitted, Refused> {
+    let peer = peer(metadata, &runtime.material.trust, now)?;
+    let digest = value(metadata, CLIENTS)?;
+    let terms = runtime
+        .on_port(port)
+        .and_then(|gateway| gateway.listener(port, name))
+        .and_then(|listener| listener.tls.as_ref())
+        .filter(|tls| digest == Some(tls.digest.as_str()));
+    let Some(terms) = terms else {
+        // Other terms than anybody's: the connection is told to connect anew.
+        return Ok((Some((Arc::from(name), Arc::new(ClientCertificates::SpiffeRequired))), None));
+    };
+    let clients = &terms.clients;
+    let is_frontend = matches!(**clients, ClientCertificates::Frontend { .. });
+    if is_frontend && value(metadata, PEER_URIS)?.is_some() {
+        // Something else than the trust bundles verified it.
+        return Err(misconfigured(format!("`{PEER_URIS}` where a frontend CA lets connections in")));
+    }
+    let refused = |detail: String| Refused {
+        status: StatusCode::FORBIDDEN,
+        text: "the client's certificate gives no identity",
+        detail,
+    };
+    let identity = match (peer, &**clients) {
+        (Peer::Known(id), _) => Some(id),
+        (Peer::Absent, ClientCertificates::SpiffeRequired) => {
+            return Err(refused("the listener requires an identity, and there is none".to_owned()));
+        }
+        (Peer::Unusable(why), ClientCertificates::SpiffeRequired | ClientCertificates::SpiffeOptional) => {
+            return Err(refused(why));
+        }
+        (Peer::Absent | Peer::Unusable(_), _) => None,
+    };
+    Ok((Some((Arc::from(name), Arc::clone(clients))), identity))
+}
+
+fn peer(metadata: &MetadataMap, trust: &TrustDomains, now: SystemTime) -> Result<Peer, Refused> {
+    let ends: Option<i64> = parsed(metadata, PEER_NOT_AFTER)?;
+    match (value(metadata, PEER_URIS)?, value(metadata, PEER_CERTIFICATE)?) {
+        (None, None) => Ok(Peer::Absent),
+        (Some(_), Some(_)) => {
+            Err(misconfigured(format!("`{PEER_URIS}` and `{PEER_CERTIFICATE}` are both given")))
+        }
+        (Some(uris), None) => {
+            let ends = ends.ok_or_else(|| misconfigured(format!("`{PEER_NOT_AFTER}` is missing")))?;
+            Ok(verified_by_envoy(uris, ends, trust, now))
+        }
+        (None, Some(escaped)) => Ok(verified_here(escaped, ends, trust, now)),
+    }
+}
+
+fn verified_by_envoy(uris: &str, ends: i64, trust: &TrustDomains, now: SystemTime) -> Peer {
+    if uris.contains(',') {
+        return Peer::Unusable("the certificate has more than one URI".to_owned());
+    }
+    let id: SpiffeId = match uris.parse() {
+        Ok(id) => id,
+        Err(error) => return Peer::Unusable(format!("the certificate's URI is no SPIFFE ID: {error}")),
+    };
+    if !trust.knows(id.trust_domain()) {
+        return Peer::Unusable(format!("there is no trust bundle for `{}`", id.trust_domain()));
+    }
+    if is_over(ends, now) {
+        return Peer::Unusable("the client's certificate has expired".to_owned());
+    }
+    Peer::Known(id)
+}
+
+fn verified_here(escaped: &str, ends: Option<i64>, trust: &TrustDomains, now: SystemTime) -> Peer {
+    let chain = match unescaped(escaped).map(|pem| certificates(&pem)) {
+        Some(Ok(chain)) => chain,
+        Some(Err(error)) => return Peer::Unusable(error),
+        None => return Peer::Unusable("the certificate is not URL-encoded".to_owned()),
+    };
+    let [leaf] = chain.as_slice() else {
+        return Peer::Unusable("there is more than one certificate".to_owned());
+    };
+    let over = [ends, not_after(leaf)].into_iter().flatten().any(|ends| is_over(ends, now));
+    if over {
+        return Peer::Unusable("the client's certificate has expired".to_owned());
+    }
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    match trust.client_identity(&chain, UnixTime::since_unix_epoch(since)) {
+        Ok(id) => Peer::Known(id),
+        Err(error) => Peer::Unusable(error.to_string()),
+    }
+}
+
+/// A certificate that is valid to the end of a second is so for all of it.
+fn is_over(ends: i64, now: SystemTime) -> bool {
+    let ends = Duration::from_secs(u64::try_from(ends).unwrap_or_default().saturating_add(1));
+    now.duration_since(UNIX_EPOCH).unwrap_or_default() >= ends
+}
+
+fn unescaped(text: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        if byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        let (digits, tail) = rest.split_at_checked(2)?;
+        rest = tail;
+        if !digits.iter().all(u8::is_ascii_hexdigit) {
+            return None;
+        }
+        out.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+    }
+    Some(out)
+}
