@@ -35,10 +35,11 @@ fn processor(snapshot: &Snapshot, listeners: &[&Listener], engine: &Engine) -> V
             "grpc_service": {"envoy_grpc": {"cluster_name": PROCESSOR}, "initial_metadata": metadata},
             "failure_mode_allow": false,
             "message_timeout": duration(engine.message_timeout),
-            // The processor turns off what it need not see: bodies that nothing looks at stream.
+            // The processor asks for the body where it looks at it, with `mode_override`. Were it asked for here, every body
+            // over the limit would be refused (413) that comes before the processor can say that it may stream.
             "processing_mode": {
                 "request_header_mode": "SEND",
-                "request_body_mode": "BUFFERED",
+                "request_body_mode": "NONE",
                 "request_trailer_mode": "SKIP",
                 "response_header_mode": "SKIP",
                 "response_body_mode": "NONE",
@@ -111,7 +112,7 @@ fn routes() -> Value {
                     "match": {"prefix": "/", "dynamic_metadata": [decided]},
                     // Event streams live long and are silent for long.
                     "route": {"cluster_header": CLUSTER_HEADER, "timeout": "0s", "idle_timeout": "0s"},
-                    "request_headers_to_remove": [CLUSTER_HEADER],
+                    "request_headers_to_remove": [CLUSTER_HEADER, "x-envoy-external-address"],
                     "request_headers_to_add": [{
                         "header": {
                             "key": "x-forwarded-for",

@@ -1,12 +1,12 @@
 //! Listeners: one per port, a filter chain per HTTPS listener of the Gateway, one for all its HTTP listeners.
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use serde_json::{Value, json};
 
 use super::{
     Decider, Policy, Resource, ResourceKind, Settings, Translation, Unserved, cluster,
     http::Http,
-    json::{address, extension, set},
+    json::{address, duration, extension, set},
     tls,
 };
 use crate::{Listener, Protocol, Snapshot};
@@ -21,7 +21,7 @@ const HEADER_TIMEOUT: &str = "60s";
 const HANDSHAKE_TIMEOUT: &str = "10s";
 /// How long a client may pause while it sends a body. The route of decided requests has no such limit: event streams
 /// are silent for long.
-const BODY_TIMEOUT: &str = "30s";
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// By how much a body may exceed the limit and still reach whoever decides, who answers it with the right error.
 const BODY_SLACK: u32 = 64 << 10;
 
@@ -138,7 +138,7 @@ impl Chains {
                 "connection_keepalive": {"interval": "30s", "timeout": "20s"},
             },
             "request_headers_timeout": HEADER_TIMEOUT,
-            "stream_idle_timeout": BODY_TIMEOUT,
+            "stream_idle_timeout": duration(idle_timeout(settings)),
         });
         if let Some(replies) = http.local_replies {
             set(&mut manager, "local_reply_config", replies);
@@ -200,6 +200,15 @@ impl Chains {
 /// The largest window of HTTP/2 (RFC 9113, section 6.9.1), and the smallest that Envoy takes.
 const MAX_WINDOW: u32 = (1 << 31) - 1;
 const MIN_WINDOW: u32 = 65_535;
+
+/// How long nothing may happen on a stream that is not decided. Whoever decides must be done before.
+fn idle_timeout(settings: &Settings) -> Duration {
+    let deciding = match &settings.policy {
+        Policy::Engine(engine) => engine.message_timeout,
+        Policy::Filters(_) => settings.authorizer_timeout,
+    };
+    BODY_TIMEOUT.max(deciding.saturating_add(Duration::from_secs(5)))
+}
 
 /// How many bytes of a body are held while it is decided, in bytes.
 fn buffer_limit(settings: &Settings) -> u32 {

@@ -5,6 +5,19 @@
 //! Routing is part of the decision: the processor routes, decides, asks authorizers, rewrites the request, and only its
 //! last answer sets the metadata and clears the route cache. A stream that ends early, in whatever way, leaves the request
 //! with the 403: nobody can forge dynamic metadata, and the processor alone may write this namespace.
+//!
+//! What the processor has to know besides (each seen on Envoy 1.36 to 1.40):
+//! - Envoy sends request headers, and nothing else unless the answer to them says so in its `mode_override`: the body with
+//!   `request_body_mode: BUFFERED`, response headers with `response_header_mode: SEND`. A `mode_override` replaces the mode
+//!   as a whole. An answer to headers that neither asks for the body nor decides leaves the request with the 403.
+//! - A `content-length` over the limit is best refused (413) at the headers. A body that turns out to be longer than Envoy
+//!   holds (the limit and 64 KiB) never reaches the processor: Envoy answers 413, or 408 after 30 s where the body was there
+//!   before the answer to the headers. One just over the limit does reach it.
+//! - Envoy removes `x-forwarded-client-cert` and the client's `x-envoy-*`, sets `x-forwarded-proto` and
+//!   `x-envoy-external-address`; the route removes the latter and completes `x-forwarded-for`. Everything else is received
+//!   and forwarded as it is, but for what the processor changes. A change that Envoy cannot make is an error (500).
+//! - [`SESSION`] must be set by the answer that decides. A session that the response opens is sealed by changing the
+//!   response's header.
 use std::fmt::Write as _;
 
 use crate::BackendId;
