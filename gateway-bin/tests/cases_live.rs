@@ -12,6 +12,8 @@
 mod case;
 #[path = "replay/controller.rs"]
 mod controller;
+#[path = "replay/envoy.rs"]
+mod envoy;
 #[path = "replay/live.rs"]
 mod live;
 #[path = "replay/wire.rs"]

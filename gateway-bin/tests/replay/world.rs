@@ -13,7 +13,7 @@ use std::{
 };
 
 use agentic_gateway::{
-    AccessLog, Gateway,
+    AccessLog, Gateway, Processor,
     cli::{Cli, Command},
     tls::{ExtraRoots, IdentityFiles, certified_key, provider, sidecar_config},
 };
@@ -37,10 +37,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use xds_server::Report;
-use xds_translate::{Options, native};
+use xds_translate::{
+    ClientCertificates, Options,
+    envoy::processor::{self, clients_digest},
+    native,
+};
 
 use super::{
     controller::{CONTROLLER, Controller, resources, with_session_keys},
+    envoy::Envoy,
     wire::Wire,
 };
 
@@ -119,6 +124,8 @@ impl Memory {
 pub(crate) enum Feed {
     Files,
     Controller(Controller),
+    /// Files, of a processor with a stand-in for Envoy before it.
+    Processor,
 }
 
 /// Everything around the gateways.
@@ -194,9 +201,10 @@ impl World {
         let base = include_str!("../cases/base.yaml");
         let endpoints = self.endpoints(&[base, manifests]);
         let file = |name: &str| self.dir.path().join(name).display().to_string();
-        let mut words = vec!["agentic-gateway".to_owned(), "run".to_owned()];
+        let command = if matches!(feed, Feed::Processor) { "decide" } else { "run" };
+        let mut words = vec!["agentic-gateway".to_owned(), command.to_owned()];
         match feed {
-            Feed::Files => {
+            Feed::Files | Feed::Processor => {
                 let folder = self.dir.path().join(name);
                 fs::create_dir(&folder).unwrap();
                 fs::write(folder.join("base.yaml"), base).unwrap();
@@ -218,12 +226,25 @@ impl World {
             format!("--trust-bundle=other.domain={}", file("other.pem")),
             format!("--extra-ca={}", file("public.pem")),
             format!("--resolve={REMOTE_HOST}:443:{}", self.remote),
-            "--listen-address=127.0.0.1".to_owned(),
             "--admin-addr=127.0.0.1:0".to_owned(),
             "--drain-timeout=5s".to_owned(),
         ]);
-        words.extend(LISTENERS.iter().map(|(_, port)| format!("--listen={port}=127.0.0.1:0")));
         words.extend(flags.iter().cloned());
+        if matches!(feed, Feed::Processor) {
+            let socket = self.dir.path().join(format!("{name}.sock"));
+            words.push(format!("--listen=unix:{}", socket.display()));
+            let Command::Decide(args) = Cli::try_parse_from(words).unwrap().command else {
+                panic!("no `decide`")
+            };
+            let processor = Processor::start(&args, AccessLog::Off)
+                .await
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+            let root = self.dir.path().join("public.pem");
+            let envoy = Envoy::connect(&socket, Some(&root)).await;
+            return Running { world: self, front: Front::Processor(Box::new(processor), envoy) };
+        }
+        words.push("--listen-address=127.0.0.1".to_owned());
+        words.extend(LISTENERS.iter().map(|(_, port)| format!("--listen={port}=127.0.0.1:0")));
         let Command::Run(args) = Cli::try_parse_from(words).unwrap().command else { panic!("not a `run`") };
         let gateway =
             Gateway::start(&args, AccessLog::Off).await.unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -245,7 +266,7 @@ impl World {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
-        Running { world: self, gateway }
+        Running { world: self, front: Front::Gateway(Box::new(gateway)) }
     }
 
     /// EndpointSlices on loopback for the Services of manifests. A Service named `authz...` gets an authorizer
@@ -317,15 +338,17 @@ fn gateway_id() -> SpiffeId {
 #[derive(Debug)]
 pub(crate) struct Running<'w> {
     pub(crate) world: &'w World,
-    gateway: Gateway,
+    front: Front,
+}
+
+/// What a client talks to.
+#[derive(Debug)]
+enum Front {
+    Gateway(Box<Gateway>),
+    Processor(Box<Processor>, Envoy),
 }
 
 impl Running<'_> {
-    pub(crate) fn address(&self, listener: &str) -> SocketAddr {
-        let (_, port) = LISTENERS.iter().find(|(name, _)| *name == listener).unwrap();
-        self.gateway.bound()[port]
-    }
-
     /// A connection to a listener: with the identity over TLS, or plain.
     pub(crate) async fn connect(
         &self,
@@ -333,7 +356,16 @@ impl Running<'_> {
         identity: Option<&str>,
         server_name: &str,
     ) -> std::io::Result<Box<dyn Wire>> {
-        let stream = TcpStream::connect(self.address(listener)).await?;
+        let (_, port) = LISTENERS.iter().find(|(name, _)| *name == listener).unwrap();
+        let gateway = match &self.front {
+            Front::Gateway(gateway) => gateway,
+            Front::Processor(_, envoy) => {
+                let (near, far) = tokio::io::duplex(1 << 16);
+                tokio::spawn(envoy.clone().serve(far, metadata(listener, *port, identity)));
+                return Ok(Box::new(near));
+            }
+        };
+        let stream = TcpStream::connect(gateway.bound()[port]).await?;
         if listener == "plain" {
             return Ok(Box::new(stream));
         }
@@ -343,8 +375,36 @@ impl Running<'_> {
     }
 
     pub(crate) async fn stop(self) {
-        self.gateway.shutdown().await;
+        match self.front {
+            Front::Gateway(gateway) => gateway.shutdown().await,
+            Front::Processor(processor, envoy) => {
+                drop(envoy);
+                processor.shutdown().await
+            }
+        };
     }
+}
+
+/// What Envoy says of a connection.
+fn metadata(listener: &str, port: u16, identity: Option<&str>) -> Vec<(&'static str, String)> {
+    let mut metadata = vec![
+        (processor::GATEWAY, GATEWAY.to_owned()),
+        (processor::PORT, port.to_string()),
+        (processor::SOURCE, "127.0.0.1:40000".to_owned()),
+        (processor::DESTINATION, format!("127.0.0.1:{port}")),
+    ];
+    if listener != "plain" {
+        metadata.extend([
+            (processor::LISTENER, listener.to_owned()),
+            (processor::CLIENTS, clients_digest(&ClientCertificates::SpiffeRequired)),
+            (
+                processor::PEER_URIS,
+                identity.expect("an HTTPS listener of the base wants an identity").to_owned(),
+            ),
+            (processor::PEER_NOT_AFTER, "4102444800".to_owned()),
+        ]);
+    }
+    metadata
 }
 
 /// A server that remembers what it is sent, and answers as a simple MCP server would.
