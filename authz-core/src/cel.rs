@@ -8,6 +8,7 @@ mod functions;
 mod known;
 mod node;
 mod order;
+mod plain;
 mod regex;
 mod time;
 mod value;
@@ -15,6 +16,7 @@ mod value;
 pub(crate) use self::arguments::Arguments;
 pub(crate) use self::compile::Expression;
 pub(crate) use self::eval::{Call, Facts};
+pub use self::plain::{Attribute, CelTest, TextTest};
 pub(crate) use self::regex::{Pattern, anchored};
 pub(crate) use self::value::EvalError;
 

@@ -183,11 +183,14 @@ impl Entry {
             PolicyEntry::Policy { policy, fault, mut targets } => {
                 targets.sort_unstable();
                 targets.dedup();
-                let (compiled, found) = compile_policy(&policy, fault.is_some(), trust_domain, authorizers);
+                let (is_external, warnings) =
+                    (policy::is_external(&policy), policy::warnings(&policy, trust_domain));
+                let key = policy.key.clone();
+                let (compiled, found) = compile_policy(policy, fault.is_some(), trust_domain, authorizers);
                 Self {
-                    is_external: policy::is_external(&policy),
-                    warnings: policy::warnings(&policy, trust_domain),
-                    key: policy.key,
+                    is_external,
+                    warnings,
+                    key,
                     compiled: Arc::new(compiled),
                     broken: found.or(fault).map(Broken::Fault),
                     targets,

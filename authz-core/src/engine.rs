@@ -59,7 +59,7 @@ impl Engine {
         targeted.get(object).or_else(|| self.closed_namespaces.get(&object.namespace)).copied()
     }
 
-    fn level(&self, index: Option<u32>) -> Option<&Level> {
+    pub(crate) fn level(&self, index: Option<u32>) -> Option<&Level> {
         self.levels.get(usize::try_from(index?).ok()?)
     }
 

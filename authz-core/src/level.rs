@@ -1,7 +1,7 @@
 //! One level: the policies of one Gateway or XBackend, in policy order, and its decision.
 use std::sync::Arc;
 
-use policy_model::{Dialect, PolicyKey};
+use policy_model::{Dialect, Policy, PolicyKey};
 use spiffe_id::SpiffeId;
 
 use crate::{
@@ -44,6 +44,8 @@ pub(crate) struct CompiledPolicy {
     pub(crate) rules: Box<[Rule]>,
     /// Whether its decisions, or its authorizer's, may depend on the body.
     pub(crate) needs_body: bool,
+    /// As it was given; `None`: it could not be read.
+    pub(crate) written: Option<Policy>,
 }
 
 impl CompiledPolicy {

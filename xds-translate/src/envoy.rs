@@ -100,6 +100,7 @@ pub fn translate(snapshot: &Snapshot, settings: &Settings) -> Translation {
     Clusters::new(snapshot, settings).add(&mut translation);
     if let Decider::Filters(plan) = &decider {
         translation.refused = plan.refused();
+        translation.resources.extend(plan.clusters());
     }
     let resources = &mut translation.resources;
     resources.sort_by(|one, other| (one.kind, &one.name).cmp(&(other.kind, &other.name)));

@@ -1,5 +1,5 @@
 //! Which rule a request takes: HTTPRoute matching with its precedence rules (Gateway API, HTTPRouteRule.matches).
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use gateway_api::httproutes::HttpRouteRulesMatches;
 use http::HeaderMap;
@@ -12,6 +12,8 @@ use crate::{
 mod host;
 mod matcher;
 mod path;
+
+pub(crate) use self::host::{Specificity, covers};
 
 /// The parts of a request that routing looks at.
 #[derive(Debug, Clone, Copy)]
@@ -100,6 +102,13 @@ impl Router {
         matching
             .max_by_key(|&(specificity, index)| (specificity, std::cmp::Reverse(index)))
             .map(|(_, index)| index)
+    }
+
+    /// Of a listener (by index): for each host pattern (`None`: any) the matches (index in [`Snapshot::rules`], position
+    /// among the rule's) in order of precedence. Where none of a pattern matches, those of the next less specific one may.
+    pub(crate) fn matches(&self, listener: usize) -> BTreeMap<Option<String>, Vec<(usize, usize)>> {
+        let table = self.listeners.get(listener).into_iter();
+        table.flat_map(|table| table.hosts.patterns()).map(|(host, table)| (host, table.in_order())).collect()
     }
 
     /// Routes a request that arrived on `port`. With `within`, only that listener (by index) is considered (HTTPS: the one

@@ -10,6 +10,7 @@ use super::{
     functions::{Function, NAMES, Style, signature, time_field},
     known,
     node::{Arithmetic, Comparison, Macro, Node, Variable},
+    plain::{CelTest, plain},
     regex::unanchored,
     time::parse_offset,
     value::{EvalError, Text, Value},
@@ -84,6 +85,14 @@ impl Expression {
     #[cfg(test)]
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// The same as tests of text, where it is that plain.
+    ///
+    /// # Errors
+    /// What is not.
+    pub(crate) fn plain(&self) -> Result<CelTest, &'static str> {
+        plain(&self.0)
     }
 
     /// Whether it is true.

@@ -27,6 +27,11 @@ impl Pattern {
         u32::try_from(self.steps(bytes)).is_ok_and(|steps| steps <= MAX_STEPS)
     }
 
+    /// The pattern, every class spelled out.
+    pub(super) fn text(&self) -> &str {
+        self.regex.as_str()
+    }
+
     /// Whether it matches. What it costs is to be asked before.
     pub(crate) fn is_match(&self, text: &str) -> bool {
         self.regex.is_match(text)

@@ -51,19 +51,26 @@ fn external_rules(policy: &Policy) -> impl Iterator<Item = &RuleModel> {
 impl CompiledPolicy {
     /// What is known of a policy that cannot be read: it only closes.
     pub(super) fn unreadable(key: PolicyKey) -> Self {
-        Self { key, dialect: Dialect::V1Alpha1, delegates_to: None, rules: Box::default(), needs_body: true }
+        Self {
+            key,
+            dialect: Dialect::V1Alpha1,
+            delegates_to: None,
+            rules: Box::default(),
+            needs_body: true,
+            written: None,
+        }
     }
 }
 
 /// Compiles a policy; also the first thing that keeps it from being enforced as written. Rules of a policy that
 /// is broken (`is_broken` from outside, or found here) are kept by name only.
 pub(super) fn compile_policy(
-    policy: &Policy,
+    policy: Policy,
     is_broken: bool,
     trust_domain: &TrustDomain,
     authorizers: &mut Authorizers,
 ) -> (CompiledPolicy, Option<Fault>) {
-    let expected = checked_shape(policy)
+    let expected = checked_shape(&policy)
         .and_then(|()| policy.rules.iter().map(conditions).collect::<Result<Vec<_>, _>>());
     let needs_body = policy.dialect == Dialect::V0Alpha0
         || matches!(policy.action, Action::ExternalAuth(_))
@@ -101,8 +108,8 @@ pub(super) fn compile_policy(
         Action::ExternalAuth(_) if is_broken || fault.is_some() => Some(AuthorizerId(u32::MAX)),
         Action::ExternalAuth(to) => Some(authorizers.id(to)),
     };
-    let key = policy.key.clone();
-    (CompiledPolicy { key, dialect: policy.dialect, delegates_to, rules, needs_body }, fault)
+    let (key, dialect) = (policy.key.clone(), policy.dialect);
+    (CompiledPolicy { key, dialect, delegates_to, rules, needs_body, written: Some(policy) }, fault)
 }
 
 /// Shapes that no API version can express, and that no evaluation is defined for.

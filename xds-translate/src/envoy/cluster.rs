@@ -174,7 +174,7 @@ fn chosen_endpoint() -> Value {
     json!({"policies": [{"typed_extension_config": named}]})
 }
 
-fn assignment(name: &str, addresses: impl IntoIterator<Item = Value>) -> Value {
+pub(super) fn assignment(name: &str, addresses: impl IntoIterator<Item = Value>) -> Value {
     let endpoints: Vec<_> =
         addresses.into_iter().map(|address| json!({"endpoint": {"address": address}})).collect();
     if endpoints.is_empty() {
@@ -183,7 +183,7 @@ fn assignment(name: &str, addresses: impl IntoIterator<Item = Value>) -> Value {
     json!({"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]})
 }
 
-fn unlimited() -> Value {
+pub(super) fn unlimited() -> Value {
     json!({"thresholds": [{
         "max_connections": UNLIMITED,
         "max_pending_requests": UNLIMITED,
@@ -206,7 +206,7 @@ fn http_options(backend: &Backend) -> Value {
     options(http)
 }
 
-fn options(http: Value) -> Value {
+pub(super) fn options(http: Value) -> Value {
     let message = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
     json!({message: any(message, http)})
 }

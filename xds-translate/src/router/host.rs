@@ -5,7 +5,7 @@ use foldhash::fast::RandomState;
 
 /// How specific a host pattern is for a host: exact names before wildcards, longer ones first, any host last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Specificity {
+pub(crate) struct Specificity {
     exact: bool,
     length: usize,
 }
@@ -19,6 +19,22 @@ pub(super) fn specificity(pattern: Option<&str>, host: &str) -> Option<Specifici
         _ => pattern == host,
     };
     matches.then_some(Specificity { exact, length: pattern.len() })
+}
+
+/// How specific `pattern` is where `domain` (a pattern too) matches a host; `None`: it does not match every such host.
+pub(crate) fn covers(pattern: Option<&str>, domain: Option<&str>) -> Option<Specificity> {
+    match (pattern, domain) {
+        (None, _) => specificity(None, ""),
+        (Some(_), None) => None,
+        // What a wildcard stands for is a label as good as any.
+        (Some(pattern), Some(domain)) if domain.starts_with("*.") && pattern != domain => {
+            specificity(Some(pattern), domain).filter(|specificity| !specificity.exact)
+        }
+        (Some(pattern), Some(domain)) if pattern == domain => {
+            Some(Specificity { exact: !domain.starts_with("*."), length: domain.len() })
+        }
+        (Some(pattern), Some(domain)) => specificity(Some(pattern), domain),
+    }
 }
 
 /// Something for each host pattern.
@@ -50,6 +66,13 @@ impl<T: Default> Hosts<T> {
 impl<T> Hosts<T> {
     pub(super) fn each(&mut self, f: impl FnMut(&mut T)) {
         self.exact.values_mut().chain(self.wildcards.values_mut()).chain(&mut self.any).for_each(f);
+    }
+
+    /// Every pattern with its entry, in no order; `None`: any host.
+    pub(super) fn patterns(&self) -> impl Iterator<Item = (Option<String>, &T)> {
+        let exact = self.exact.iter().map(|(name, entry)| (Some(name.clone()), entry));
+        let wildcards = self.wildcards.iter().map(|(suffix, entry)| (Some(format!("*.{suffix}")), entry));
+        exact.chain(wildcards).chain(self.any.iter().map(|entry| (None, entry)))
     }
 
     /// The entries that match a host (lower case), the most specific first.

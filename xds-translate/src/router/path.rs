@@ -63,6 +63,18 @@ impl PathTable {
         });
     }
 
+    /// Rule and position of every match, so that the first that matches a request is the one that [`find`](Self::find) finds.
+    pub(super) fn in_order(&self) -> Vec<(usize, usize)> {
+        let mut exact: Vec<_> = self.exact.iter().collect();
+        exact.sort_by_key(|(path, _)| *path);
+        let mut prefixes: Vec<_> = self.prefixes.iter().collect();
+        prefixes.sort_by_key(|(prefix, _)| (Reverse(prefix.len()), *prefix));
+        let exact = exact.into_iter().flat_map(|(_, candidates)| candidates);
+        let regexes = self.regexes.iter().map(|(_, candidate)| candidate);
+        let all = exact.chain(regexes).chain(prefixes.into_iter().flat_map(|(_, candidates)| candidates));
+        all.map(|candidate| (candidate.rule, candidate.position)).collect()
+    }
+
     /// The first match in order of precedence.
     pub(super) fn find<'t>(&'t self, request: &RouteRequest<'_>) -> Option<Found<'t>> {
         let exact = self.exact.get(request.path).into_iter().flatten();

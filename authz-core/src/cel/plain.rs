@@ -1,0 +1,181 @@
+//! The part of CEL that is tests of text joined by `&&`, `||` and `!`: what other policy engines can say too.
+use super::{
+    functions::Function,
+    node::{Node, Variable},
+    value::Value,
+};
+
+/// An expression that only compares texts of the request with literals.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CelTest {
+    /// `true`, `false`
+    Literal(bool),
+    /// `!`
+    Not(Box<Self>),
+    /// `&&`: a side that is false hides an error of the other.
+    Both(Box<Self>, Box<Self>),
+    /// `||`: a side that is true hides an error of the other.
+    Either(Box<Self>, Box<Self>),
+    /// `has(x)`, or `'x' in request.headers`.
+    Present(Attribute),
+    /// An error where the attribute is missing.
+    Text(Attribute, TextTest),
+}
+
+/// A text of the request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attribute {
+    /// `request.mcp.tool_name`; never missing.
+    ToolName,
+    /// `request.path`: with the query; never missing.
+    Path,
+    /// `request.url_path`: without the query; never missing.
+    UrlPath,
+    /// `request.method`; never missing.
+    Method,
+    /// `request.host`: with port; never missing.
+    Host,
+    /// `request.headers[name]`: lines joined with a comma. A name in upper case is always missing; one that mirrors the
+    /// body is an error unless it was compared with it.
+    Header(String),
+    /// `source.identity`
+    Identity,
+    /// `source.namespace`
+    Namespace,
+    /// `source.service_account`
+    ServiceAccount,
+}
+
+/// How a text is compared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TextTest {
+    /// `==`, `in` a list
+    OneOf(Vec<String>),
+    /// `startsWith`
+    StartsWith(String),
+    /// `endsWith`
+    EndsWith(String),
+    /// `contains`
+    Contains(String),
+    /// `matches`: RE2 syntax, anywhere in the text.
+    Matches(String),
+}
+
+/// # Errors
+/// What is not such a test.
+pub(super) fn plain(node: &Node) -> Result<CelTest, &'static str> {
+    Ok(match node {
+        Node::Literal(Value::Bool(value)) => CelTest::Literal(*value),
+        Node::Not(operand) => CelTest::Not(Box::new(plain(operand)?)),
+        Node::And(left, right) => CelTest::Both(Box::new(plain(left)?), Box::new(plain(right)?)),
+        Node::Or(left, right) => CelTest::Either(Box::new(plain(left)?), Box::new(plain(right)?)),
+        Node::Present(variable) => match Text::of_variable(*variable)? {
+            Text::Attribute(attribute) => CelTest::Present(attribute),
+            Text::Constant(_) => CelTest::Literal(true),
+        },
+        Node::HasField(headers, name) if matches!(**headers, Node::Variable(Variable::Headers)) => {
+            CelTest::Present(Attribute::Header(name.to_string()))
+        }
+        Node::In(name, headers) if matches!(**headers, Node::Variable(Variable::Headers)) => {
+            CelTest::Present(Attribute::Header(literal(name)?))
+        }
+        Node::In(text, list) => {
+            let Node::Literals(values) = &**list else { return Err("`in` needs a list of literals") };
+            let values = values.iter().map(of_value).collect::<Result<_, _>>()?;
+            Text::of(text)?.test(TextTest::OneOf(values))?
+        }
+        Node::Equal(left, right) => equality(left, right)?,
+        Node::NotEqual(left, right) => CelTest::Not(Box::new(equality(left, right)?)),
+        Node::Matches(text, pattern) => Text::of(text)?.test(TextTest::Matches(pattern.text().to_owned()))?,
+        Node::Call(function, operands) => {
+            let [text, other] = &**operands else { return Err("only tests of text are") };
+            let text = Text::of(text)?;
+            let other = literal(other)?;
+            text.test(match function {
+                Function::StartsWith => TextTest::StartsWith(other),
+                Function::EndsWith => TextTest::EndsWith(other),
+                Function::Contains => TextTest::Contains(other),
+                _ => return Err("of functions only startsWith, endsWith, contains and matches are"),
+            })?
+        }
+        Node::Conditional(..) => return Err("`?:` is not; write it with `&&` and `||`"),
+        Node::Macro(..) => return Err("macros are not"),
+        _ => return Err("only tests of text, joined by `&&`, `||` and `!`, are"),
+    })
+}
+
+fn equality(left: &Node, right: &Node) -> Result<CelTest, &'static str> {
+    let (text, other) = match literal(right) {
+        Ok(other) => (left, other),
+        Err(_) => (right, literal(left)?),
+    };
+    Text::of(text)?.test(TextTest::OneOf(vec![other]))
+}
+
+fn literal(node: &Node) -> Result<String, &'static str> {
+    match node {
+        Node::Literal(value) => of_value(value),
+        _ => Err("only comparisons with literals are"),
+    }
+}
+
+fn of_value(value: &Value<'_>) -> Result<String, &'static str> {
+    match value {
+        Value::Str(text) => Ok(text.to_string()),
+        _ => Err("only comparisons with strings are"),
+    }
+}
+
+/// What is compared.
+enum Text {
+    Attribute(Attribute),
+    /// The same in every request.
+    Constant(&'static str),
+}
+
+impl Text {
+    fn of(node: &Node) -> Result<Self, &'static str> {
+        match node {
+            Node::Variable(variable) => Self::of_variable(*variable),
+            Node::Field(headers, name) if matches!(**headers, Node::Variable(Variable::Headers)) => {
+                Ok(Self::Attribute(Attribute::Header(name.to_string())))
+            }
+            Node::Index(headers, name) if matches!(**headers, Node::Variable(Variable::Headers)) => {
+                Ok(Self::Attribute(Attribute::Header(literal(name)?)))
+            }
+            _ => Err("only texts of the request as they are are compared"),
+        }
+    }
+
+    fn of_variable(variable: Variable) -> Result<Self, &'static str> {
+        Ok(Self::Attribute(match variable {
+            Variable::ToolName => Attribute::ToolName,
+            Variable::McpMethod => return Ok(Self::Constant("tools/call")),
+            Variable::Path => Attribute::Path,
+            Variable::UrlPath => Attribute::UrlPath,
+            Variable::Method => Attribute::Method,
+            Variable::Host => Attribute::Host,
+            Variable::Identity => Attribute::Identity,
+            Variable::Namespace => Attribute::Namespace,
+            Variable::ServiceAccount => Attribute::ServiceAccount,
+            Variable::Arguments => return Err("request.mcp.arguments is not"),
+            Variable::Headers => return Err("request.headers as a whole is not"),
+            Variable::Time => return Err("request.time is not"),
+        }))
+    }
+
+    fn test(self, test: TextTest) -> Result<CelTest, &'static str> {
+        Ok(match (self, test) {
+            (Self::Attribute(attribute), test) => CelTest::Text(attribute, test),
+            (Self::Constant(text), TextTest::OneOf(list)) => {
+                CelTest::Literal(list.iter().any(|entry| entry == text))
+            }
+            (Self::Constant(text), TextTest::StartsWith(part)) => CelTest::Literal(text.starts_with(&part)),
+            (Self::Constant(text), TextTest::EndsWith(part)) => CelTest::Literal(text.ends_with(&part)),
+            (Self::Constant(text), TextTest::Contains(part)) => CelTest::Literal(text.contains(&part)),
+            (Self::Constant(_), TextTest::Matches(_)) => {
+                return Err("request.mcp.method is always `tools/call`; no pattern");
+            }
+        })
+    }
+}
