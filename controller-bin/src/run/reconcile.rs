@@ -56,6 +56,12 @@ pub(super) struct Reconciler {
 /// At most this many events are taken up before what follows from them is computed, so that a flood delays nobody for ever.
 const AT_ONCE: usize = 4096;
 
+/// So many events that wait are a flood: somebody writes a great many objects.
+const FLOOD: usize = 16;
+
+/// The longest rest in a flood.
+const REST: Duration = Duration::from_secs(1);
+
 impl Reconciler {
     /// Runs until the process ends.
     pub(super) async fn run(mut self, mut inputs: Inputs) -> anyhow::Result<()> {
@@ -115,9 +121,15 @@ impl Reconciler {
                 }
                 false => Vec::new(),
             };
-            self.metrics.reconciliations.observe(started.elapsed().as_secs_f64());
             self.writes.send_if_modified(|before| replace(before, &writes.into()));
             self.finalizers.send_if_modified(|before| replace(before, &self.with_finalizers(&outcome)));
+            let took = started.elapsed();
+            self.metrics.reconciliations.observe(took.as_secs_f64());
+            if inputs.events.len() >= FLOOD {
+                // Everything is computed anew for each batch, and proxies do so for each push: whoever writes so much needs
+                // the machine, and what comes meanwhile is taken up together. One change by itself waits for nothing.
+                tokio::time::sleep(took.min(REST)).await;
+            }
         }
     }
 

@@ -8,8 +8,12 @@ use std::{
 use futures_util::{StreamExt as _, future, stream};
 use kube::{
     Client,
-    core::params::{Patch, PatchParams},
+    core::{
+        ObjectMeta,
+        params::{Patch, PatchParams},
+    },
 };
+use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::watch;
 use xds_translate::ObjectRef;
@@ -25,11 +29,26 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What became of a write.
 enum Done {
     /// It is as wanted.
-    Written,
+    Written { outdated: bool },
     /// It can never be written as it stands: it is not tried again.
-    Dropped,
+    Dropped { outdated: bool },
     /// The API server could not: it is tried again.
     Failed,
+}
+
+/// A write that was answered.
+struct Settled {
+    write: Write,
+    /// Whether the object is of another version since: then no status that was computed from this one can be written.
+    outdated: bool,
+}
+
+impl Settled {
+    /// Whether nothing would come of trying this one. Until the event of a write has come back, statuses are computed from
+    /// the object before it, and differ in their times only.
+    fn settles(&self, write: &Write) -> bool {
+        self.write == *write || self.outdated && self.write.resource_version == write.resource_version
+    }
 }
 
 /// Writes the statuses that are `desired`, always the latest list, until its sender is gone. Each write holds only for the
@@ -43,17 +62,20 @@ pub async fn write_all(
 ) {
     let mut backoff = Backoff::new();
     // Of the latest list.
-    let mut settled: BTreeMap<ObjectRef, Write> = BTreeMap::new();
+    let mut settled: BTreeMap<ObjectRef, Settled> = BTreeMap::new();
     loop {
         let list = Arc::clone(&desired.borrow_and_update());
         let objects: BTreeSet<_> = list.iter().map(|write| &write.object).collect();
         settled.retain(|object, _| objects.contains(object));
-        let due = list.iter().filter(|write| settled.get(&write.object) != Some(*write));
-        let due: Vec<Write> = due.cloned().collect();
-        let current = &desired;
+        let is_due = |write: &Write| !settled.get(&write.object).is_some_and(|known| known.settles(write));
+        let due = list.iter().enumerate().filter(|(_, write)| is_due(write)).map(|(at, _)| at);
+        let due: Vec<usize> = due.collect();
+        let (current, wanted) = (&desired, &list);
         let mut answers = stream::iter(due)
             // A newer list is to be begun with.
             .take_while(|_| future::ready(!current.has_changed().unwrap_or(true)))
+            // Not before its turn: there may be ten thousand.
+            .filter_map(|at| future::ready(wanted.get(at).cloned()))
             .map(|due| {
                 let client = client.clone();
                 async move {
@@ -64,15 +86,17 @@ pub async fn write_all(
             .buffer_unordered(AT_ONCE);
         let mut failed = false;
         while let Some((write, done)) = answers.next().await {
-            answered(match done {
-                Done::Written => "written",
-                Done::Dropped => "dropped",
-                Done::Failed => "failed",
-            });
-            if matches!(done, Done::Failed) {
-                failed = true;
-            } else {
-                settled.insert(write.object.clone(), write);
+            let (result, outdated) = match done {
+                Done::Written { outdated } => ("written", Some(outdated)),
+                Done::Dropped { outdated } => ("dropped", Some(outdated)),
+                Done::Failed => ("failed", None),
+            };
+            answered(result);
+            match outdated {
+                Some(outdated) => {
+                    settled.insert(write.object.clone(), Settled { write, outdated });
+                }
+                None => failed = true,
             }
         }
         drop(answers);
@@ -95,21 +119,23 @@ async fn write(client: &Client, write: &Write) -> Done {
     let object = &write.object;
     let Some(request) = request(write) else {
         tracing::error!(?object, "no request can be made of a status");
-        return Done::Dropped;
+        return Done::Dropped { outdated: false };
     };
     let answer = tokio::time::timeout(PATIENCE, client.request_text(request)).await;
     match answer {
-        Ok(Ok(_)) => {
+        Ok(Ok(text)) => {
             tracing::debug!(?object, "status written");
-            Done::Written
+            let version = serde_json::from_str::<Answer>(&text).ok();
+            let version = version.and_then(|answer| answer.metadata.resource_version);
+            Done::Written { outdated: version.is_some_and(|version| version != write.resource_version) }
         }
         Ok(Err(kube::Error::Api(status))) if status.code == 409 => {
             tracing::debug!(?object, "the object has changed since its status was computed");
-            Done::Dropped
+            Done::Dropped { outdated: true }
         }
         Ok(Err(kube::Error::Api(status))) if matches!(status.code, 400 | 404 | 405 | 422) => {
             tracing::warn!(?object, error = %status.message, "the API server does not take a status");
-            Done::Dropped
+            Done::Dropped { outdated: false }
         }
         Ok(Err(error)) => {
             tracing::warn!(?object, %error, "a status cannot be written; trying again");
@@ -123,6 +149,12 @@ async fn write(client: &Client, write: &Write) -> Done {
             Done::Failed
         }
     }
+}
+
+/// What is read of an object that was written.
+#[derive(Deserialize)]
+struct Answer {
+    metadata: ObjectMeta,
 }
 
 /// A JSON merge patch (RFC 7386) on the subresource, for that version of the object alone.

@@ -122,6 +122,40 @@ async fn what_is_settled_is_not_written_again() {
     }
 }
 
+fn at(version: &str, time: &str) -> Write {
+    Write { status: json!({"conditions": [{"lastTransitionTime": time}]}), ..of("g", version) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_to_a_version_that_is_past() {
+    // Answered with this version; whether a second status of version 3 is tried.
+    for (answered, tried) in [(Some("4"), false), (Some("3"), true), (None, true)] {
+        let mut server = Server::start();
+        server.want(&[at("3", "first")]);
+        let (.., answer) = server.request().await;
+        let object = json!({"kind": "Gateway", "metadata": {"name": "g", "resourceVersion": answered}});
+        answer.send_response(Response::new(Body::from(object.to_string().into_bytes())));
+        server.want(&[at("3", "second")]);
+        if tried {
+            server.answer("g", "3", 200).await;
+        }
+        server.is_quiet().await;
+        server.want(&[at("4", "second")]);
+        server.answer("g", "4", 200).await;
+    }
+    // A conflict says the same; what is refused for itself may be another status the next time.
+    for (status, tried) in [(409, false), (422, true)] {
+        let mut server = Server::start();
+        server.want(&[at("3", "first")]);
+        server.answer("g", "3", status).await;
+        server.want(&[at("3", "second")]);
+        if tried {
+            server.answer("g", "3", 200).await;
+        }
+        server.is_quiet().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn failures_are_tried_again_alone() {
     let mut server = Server::start();
