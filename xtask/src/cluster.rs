@@ -2,6 +2,7 @@
 //! scheduler and kubelet that runs Pods as local processes. A shell for people, a library for `cargo xtask e2e`.
 //!
 //! Everything below runs *inside* the namespaces (network, mounts, processes): [`enter`] starts this program again there.
+pub(crate) mod access;
 pub(crate) mod binaries;
 pub(crate) mod control_plane;
 mod deepwiki;
@@ -20,7 +21,7 @@ use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
 
 use self::binaries::Binaries;
-pub(crate) use self::{control_plane::ControlPlane, namespaces::enter, node::Node};
+pub(crate) use self::{access::Access, control_plane::ControlPlane, namespaces::enter, node::Node};
 
 /// `cluster`
 #[derive(Debug, Args)]
@@ -47,7 +48,7 @@ pub(crate) fn cluster(args: &ClusterArgs) -> anyhow::Result<()> {
         let control_plane = ControlPlane::start(&dir.join("control-plane"), &binaries).await?;
         let node =
             Node::start(&control_plane, &dir.join("node"), images::options(&binaries, false).await?).await?;
-        install_gateway_api(&control_plane, &binaries).await?;
+        install_gateway_api(&control_plane.access(), &binaries).await?;
         anyhow::Ok((control_plane, node))
     })?;
     let product = images::built("agentic-controller", false);
@@ -71,15 +72,12 @@ pub(crate) fn cluster(args: &ClusterArgs) -> anyhow::Result<()> {
 }
 
 /// Applies Gateway API's CRDs (and its policy on upgrades) and waits until they are served.
-pub(crate) async fn install_gateway_api(
-    control_plane: &ControlPlane,
-    binaries: &Binaries,
-) -> anyhow::Result<()> {
+pub(crate) async fn install_gateway_api(access: &Access, binaries: &Binaries) -> anyhow::Result<()> {
     let folder = binaries.gateway_api_crds.to_str().context("a path that is no text")?;
     // Server-side, as Gateway API says: they are too large for the annotation of client-side apply.
-    control_plane.kubectl(&["apply", "--server-side", "-f", folder], "").await?;
+    access.kubectl(&["apply", "--server-side", "-f", folder], "").await?;
     let wait = ["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"];
-    control_plane.kubectl(&wait, "").await?;
+    access.kubectl(&wait, "").await?;
     Ok(())
 }
 

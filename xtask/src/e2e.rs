@@ -1,5 +1,6 @@
 //! `cargo xtask e2e`: the product in a cluster, with a real control plane, a real authorizer, real MCP servers and a real
-//! agent. Everything runs in namespaces of its own and ends with the command.
+//! agent. Everything runs in namespaces of its own and ends with the command. Where KUBECONFIG is set, it is that cluster
+//! instead; what needs the suite's own control plane or its node is told as not run then.
 mod crds;
 mod faults;
 mod identity;
@@ -64,7 +65,12 @@ impl E2eArgs {
 
 pub(crate) fn e2e(args: &E2eArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build()?;
-    if !cluster::namespaces::inside() {
+    let inside = cluster::namespaces::inside();
+    // Inside, the environment's is not meant: the cluster is there.
+    let given = std::env::var("KUBECONFIG").ok().filter(|files| !files.is_empty() && !inside);
+    if given.is_some() {
+        images::build("agentic-controller", args.release)?;
+    } else if !inside {
         // Inside there is no network: everything is fetched and built before.
         runtime.block_on(Peers::new()?.check())?;
         binaries::build()?;
@@ -76,20 +82,27 @@ pub(crate) fn e2e(args: &E2eArgs) -> anyhow::Result<()> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         tokio::select! {
-            done = suites(args) => done,
+            done = suites(args, given.as_deref()) => done,
             _ = interrupt.recv() => bail!("interrupted"),
             _ = terminate.recv() => bail!("terminated"),
         }
     })
 }
 
-async fn suites(args: &E2eArgs) -> anyhow::Result<()> {
+async fn suites(args: &E2eArgs, given: Option<&str>) -> anyhow::Result<()> {
     let mut report = Report::new();
-    report.suite("a cluster");
-    let Some(mut world) = report.step("it is up", Duration::from_secs(120), World::start(args.release)).await
-    else {
-        return report.end();
+    let world = match given {
+        Some(files) => {
+            report.suite(&format!("the cluster of KUBECONFIG={files}"));
+            report.note("what is installed and made in it stays there (docs/kubernetes.md, `The suite in your cluster`)");
+            report.step("it answers", SUITE, World::given(args.release)).await
+        }
+        None => {
+            report.suite("a cluster");
+            report.step("it is up", Duration::from_secs(120), World::start(args.release)).await
+        }
     };
+    let Some(mut world) = world else { return report.end() };
     for suite in args.suites() {
         let began = Instant::now();
         let (world, report) = (&mut world, &mut report);

@@ -70,6 +70,9 @@ const KUBERNETES: Wrapper = Wrapper {
     cold: "7 minutes",
 };
 
+/// The file's name in the cache.
+const AUTHORINO_CRD: &str = "authconfigs.yaml";
+
 const AUTHORINO: Wrapper = Wrapper {
     name: "authorino",
     programs: &[("authorino", "github.com/kuadrant/authorino")],
@@ -77,7 +80,7 @@ const AUTHORINO: Wrapper = Wrapper {
     files: Some((
         "github.com/kuadrant/authorino",
         "install/crd/authorino.kuadrant.io_authconfigs.yaml",
-        "authconfigs.yaml",
+        AUTHORINO_CRD,
     )),
     cold: "2 minutes",
 };
@@ -107,9 +110,17 @@ pub(crate) fn build() -> anyhow::Result<Binaries> {
         kube_controller_manager: kubernetes.join("kube-controller-manager"),
         kubectl: kubernetes.join("kubectl"),
         authorino: authorino.join("authorino"),
-        authorino_crd: authorino.join("authconfigs.yaml"),
+        authorino_crd: authorino.join(AUTHORINO_CRD),
         gateway_api_crds: gateway_api.join("crds"),
     })
+}
+
+/// Authorino's CRD alone, for a cluster that has the rest.
+///
+/// # Errors
+/// As [`build`].
+pub(crate) fn authorino_crd() -> anyhow::Result<PathBuf> {
+    Ok(AUTHORINO.build(&cache_folder()?.join("cluster"))?.join(AUTHORINO_CRD))
 }
 
 impl Wrapper {

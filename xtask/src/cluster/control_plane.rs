@@ -4,21 +4,17 @@ mod credentials;
 
 use std::{
     path::{Path, PathBuf},
-    process::Stdio,
     time::Duration,
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use k8s_openapi::api::core::v1::ServiceAccount;
-use kube::{
-    Api, Client,
-    config::{KubeConfigOptions, Kubeconfig},
-};
+use kube::{Api, Client};
 use serde_json::{Value, json};
-use tokio::{io::AsyncWriteExt as _, process::Command};
+use tokio::process::Command;
 
 use self::{component::Component, credentials::Credentials};
-use super::{binaries::Binaries, namespaces::NODE_ADDRESS};
+use super::{access::Access, binaries::Binaries, namespaces::NODE_ADDRESS};
 
 /// The one node's name.
 pub(crate) const NODE_NAME: &str = "node-1";
@@ -28,6 +24,8 @@ pub(crate) const API_SERVER: &str = "https://10.244.0.1:6443";
 
 const ETCD: &str = "http://127.0.0.1:2379";
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+/// kubectl's cache.
+const CACHE: &str = "kubectl-cache";
 const START: Duration = Duration::from_secs(60);
 
 /// Feature gates and API versions for PodCertificateRequests and ClusterTrustBundles. The gate for the projection too, or
@@ -61,7 +59,7 @@ impl ControlPlane {
     /// # Errors
     /// If a file cannot be written or a process does not get ready within a minute; with the end of its log.
     pub(crate) async fn start(dir: &Path, binaries: &Binaries) -> anyhow::Result<Self> {
-        for folder in ["", "etcd", "kubectl-cache"] {
+        for folder in ["", "etcd", CACHE] {
             let folder = dir.join(folder);
             std::fs::create_dir_all(&folder)
                 .with_context(|| format!("`{}` cannot be made", folder.display()))?;
@@ -78,7 +76,8 @@ impl ControlPlane {
         .await?;
         let mut api_server =
             Component::start("kube-apiserver", dir, api_server(dir, binaries, &credentials))?;
-        let client = client(&credentials.admin).await?;
+        let access = Access::of_files(&binaries.kubectl, &credentials.admin, &dir.join(CACHE));
+        let client = access.client().await?;
         until_ready(&mut api_server, &client).await?;
         let mut controller_manager = Component::start(
             "kube-controller-manager",
@@ -106,46 +105,18 @@ impl ControlPlane {
 
     /// kubectl's own cache of what the API server serves: another cluster at the same address has had another.
     pub(crate) fn kubectl_cache(&self) -> PathBuf {
-        self.dir.join("kubectl-cache")
-    }
-
-    /// An administrator's client.
-    pub(crate) async fn client(&self) -> anyhow::Result<Client> {
-        client(&self.credentials.admin).await
+        self.dir.join(CACHE)
     }
 
     /// A client for the kubelet of [`NODE_NAME`]: `system:node:node-1` in the group `system:nodes`, held to its rights by the
     /// Node authorizer and NodeRestriction.
     pub(crate) async fn node_client(&self) -> anyhow::Result<Client> {
-        client(&self.credentials.node).await
+        Access::of_files(&self.binaries.kubectl, &self.credentials.node, &self.kubectl_cache()).client().await
     }
 
-    /// Runs kubectl as administrator with `input` on its standard input; its standard output. An error has its standard error.
-    pub(crate) async fn kubectl(&self, args: &[&str], input: &str) -> anyhow::Result<String> {
-        let shown = format!("kubectl {}", args.join(" "));
-        let mut child = Command::new(&self.binaries.kubectl)
-            .args(args)
-            .env("KUBECONFIG", &self.credentials.admin)
-            .env("KUBECACHEDIR", self.kubectl_cache())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("`{shown}` cannot be started"))?;
-        let mut stdin = child.stdin.take().context("no pipe")?;
-        // At once: it may print before it has read all. One that does not read its input says so itself.
-        let write = async move {
-            let written = stdin.write_all(input.as_bytes()).await;
-            drop(stdin);
-            written
-        };
-        let (_, output) = tokio::join!(write, child.wait_with_output());
-        let output = output.with_context(|| format!("`{shown}`"))?;
-        if !output.status.success() {
-            bail!("`{shown}` failed: {}", String::from_utf8_lossy(&output.stderr).trim());
-        }
-        String::from_utf8(output.stdout).with_context(|| format!("`{shown}` does not print UTF-8"))
+    /// As an administrator.
+    pub(crate) fn access(&self) -> Access {
+        Access::of_files(&self.binaries.kubectl, &self.credentials.admin, &self.kubectl_cache())
     }
 
     /// Kills the API server (SIGKILL) and waits until it is gone.
@@ -157,7 +128,7 @@ impl ControlPlane {
     pub(crate) async fn start_api_server(&mut self) -> anyhow::Result<()> {
         let command = api_server(&self.dir, &self.binaries, &self.credentials);
         self.api_server = Component::start("kube-apiserver", &self.dir, command)?;
-        let client = self.client().await?;
+        let client = self.access().client().await?;
         until_ready(&mut self.api_server, &client).await
     }
 
@@ -179,12 +150,6 @@ impl ControlPlane {
         ask("/v3/kv/compaction", json!({"revision": revision, "physical": true})).await?;
         Ok(())
     }
-}
-
-async fn client(kubeconfig: &Path) -> anyhow::Result<Client> {
-    let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    Ok(Client::try_from(config)?)
 }
 
 async fn until_ready(api_server: &mut Component, client: &Client) -> anyhow::Result<()> {

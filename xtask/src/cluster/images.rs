@@ -22,8 +22,7 @@ const EXTERNAL: (&str, &str) = ("mcp.deepwiki.com", "deepwiki/deepwiki");
 pub(crate) async fn prepare(release: bool) -> anyhow::Result<()> {
     // One by one: together they would have features of dependencies that neither has alone, and all of it be built anew.
     for package in ["agentic-gateway", "agentic-controller"] {
-        let profile = if release { "release" } else { "dev" };
-        run(cargo().args(["build", "--locked", "--profile", profile, "-p", package]))?;
+        build(package, release)?;
     }
     let peers = Peers::new()?;
     peers.node_modules("typescript").await?;
@@ -31,7 +30,13 @@ pub(crate) async fn prepare(release: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A binary of the workspace.
+/// Builds a program of the workspace.
+pub(crate) fn build(package: &str, release: bool) -> anyhow::Result<()> {
+    let profile = if release { "release" } else { "dev" };
+    run(cargo().args(["build", "--locked", "--profile", profile, "-p", package]))
+}
+
+/// A program of the workspace.
 pub(crate) fn built(name: &str, release: bool) -> PathBuf {
     target_folder().join(if release { "release" } else { "debug" }).join(name)
 }

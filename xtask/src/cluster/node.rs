@@ -105,7 +105,7 @@ impl Node {
         // What is in it is the node's own: volumes are for the containers that mount them.
         std::fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
         let dir = dir.canonicalize()?;
-        let (admin, node) = (control_plane.client().await?, control_plane.node_client().await?);
+        let (admin, node) = (control_plane.access().client().await?, control_plane.node_client().await?);
         sandbox::clean().await?;
         services::clean().await?;
         let (listener, tls) = logs::listen().await?;

@@ -32,7 +32,7 @@ const VERSION: Duration = Duration::from_secs(120);
 
 pub(super) async fn run(world: &mut World, report: &mut Report) -> anyhow::Result<()> {
     report.suite("the CustomResourceDefinitions, rule by rule");
-    let api = Api::new(world.control_plane.client().await?);
+    let api = Api::new(world.client().await?);
     let installed = report.step("they install beside Gateway API's", VERSION, install(world, &api)).await;
     let Some(definitions) = installed else { return Ok(()) };
     let namespace = api.namespace().await?;
@@ -114,7 +114,7 @@ async fn install(world: &World, api: &Api) -> anyhow::Result<Vec<Value>> {
         );
     }
     let text = world.printed("crds").await?;
-    world.control_plane.kubectl(&["apply", "--server-side", "-f", "-"], &text).await?;
+    world.access.kubectl(&["apply", "--server-side", "-f", "-"], &text).await?;
     let definitions = read(&text)?;
     for definition in &definitions {
         established(api, definition).await?;

@@ -34,7 +34,6 @@ const MINUTE: Duration = Duration::from_secs(60);
 const NAMESPACE: &str = "identity-e2e";
 const SIGNER: &str = "kube-agentic-networking.sigs.k8s.io/identity";
 const BUNDLE: &str = "kube-agentic-networking.sigs.k8s.io:identity:primary-bundle";
-const NODE: &str = "node-1";
 /// Two Gateways, and the names of their proxies: `envoy-proxy-` and 12 hex digits of sha256("identity-e2e/GATEWAY").
 const GATEWAYS: [(&str, &str); 2] =
     [("identity-a", "envoy-proxy-c1b6cef69d8f"), ("identity-b", "envoy-proxy-585e3e9b1708")];
@@ -45,9 +44,11 @@ pub(super) async fn run(world: &mut World, report: &mut Report) -> anyhow::Resul
         bail!("the controller does not run");
     }
     let world = &*world;
-    let client = world.control_plane.client().await?;
+    let client = world.client().await?;
+    let nodes: Api<Node> = Api::all(client.clone());
+    let node = nodes.list(&ListParams::default()).await?.items.first().context("no node")?.name_any();
     report
-        .step("Pods and two Gateways", MINUTE, world.apply(&objects().to_string()))
+        .step("Pods and two Gateways", MINUTE, world.apply(&objects(&node).to_string()))
         .await
         .context("there is nobody to ask for")?;
 
@@ -55,7 +56,7 @@ pub(super) async fn run(world: &mut World, report: &mut Report) -> anyhow::Resul
         .step("a thief takes a proxy's ServiceAccount, once there is one", MINUTE, async {
             let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), NAMESPACE);
             until(MINUTE, async || Ok(accounts.get(GATEWAYS[0].1).await?)).await?;
-            world.apply(&pod(NAMESPACE, "thief", GATEWAYS[0].1, &certificate()).to_string()).await
+            world.apply(&pod(&node, NAMESPACE, "thief", GATEWAYS[0].1, &certificate()).to_string()).await
         })
         .await;
 
@@ -201,7 +202,7 @@ const ROWS: [Row; 11] = [
         what: "another node",
         namespace: NAMESPACE,
         pod: "agent",
-        change: |spec| spec.node_name = "node-2".to_owned(),
+        change: |spec| spec.node_name = "another-node".to_owned(),
         reason: "PodMismatch",
     },
     Row {
@@ -259,7 +260,8 @@ async fn request(client: &Client, namespace: &str, pod: &str) -> anyhow::Result<
     let pod = pods.get(pod).await?;
     let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.clone());
     let account = accounts.get(&account.context("a Pod without ServiceAccount")?).await?;
-    let node = nodes.get(NODE).await?;
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+    let node = nodes.get(&node.context("a Pod without a node")?).await?;
     Ok(PodCertificateRequestSpec {
         signer_name: SIGNER.to_owned(),
         pod_name: pod.name_any(),
@@ -369,11 +371,11 @@ fn certificate() -> Value {
 }
 
 /// It need not run: a certificate is asked for before.
-fn pod(namespace: &str, name: &str, account: &str, sources: &Value) -> Value {
+fn pod(node: &str, namespace: &str, name: &str, account: &str, sources: &Value) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace},
         "spec": {
-            "nodeName": NODE, "serviceAccountName": account,
+            "nodeName": node, "serviceAccountName": account,
             "securityContext": {
                 "runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"},
             },
@@ -386,7 +388,7 @@ fn pod(namespace: &str, name: &str, account: &str, sources: &Value) -> Value {
     })
 }
 
-fn objects() -> Value {
+fn objects(node: &str) -> Value {
     let metadata = |name: &str| json!({"name": name, "namespace": NAMESPACE});
     let account =
         |name: &str| json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata(name)});
@@ -394,10 +396,10 @@ fn objects() -> Value {
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}),
         account("agent"),
         account("other"),
-        pod(NAMESPACE, "agent", "agent", &certificate()),
-        pod(NAMESPACE, "other", "other", &certificate()),
-        pod(NAMESPACE, "bare", "agent", &json!([])),
-        pod(SYSTEM, "impostor", "agentic-controller", &certificate()),
+        pod(node, NAMESPACE, "agent", "agent", &certificate()),
+        pod(node, NAMESPACE, "other", "other", &certificate()),
+        pod(node, NAMESPACE, "bare", "agent", &json!([])),
+        pod(node, SYSTEM, "impostor", "agentic-controller", &certificate()),
     ];
     for (gateway, _) in GATEWAYS {
         items.push(json!({

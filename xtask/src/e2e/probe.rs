@@ -68,7 +68,7 @@ impl Probe {
         world.apply(&objects().to_string()).await?;
         world.programmed(QUICKSTART, GATEWAY, MINUTE).await?;
         let target = proxy(world).await?;
-        let client = world.control_plane.client().await?;
+        let client = world.client().await?;
         let kind = kube::api::ApiResource {
             group: "agentic.networking.x-k8s.io".to_owned(),
             version: "v1alpha1".to_owned(),
@@ -270,18 +270,23 @@ impl Replica {
 
     /// A number of /metrics, summed over its labels.
     pub(super) async fn metric(&self, name: &str) -> anyhow::Result<u64> {
+        self.read(name).await?.iter().map(|(_, value)| value.parse::<u64>().map_err(Into::into)).sum()
+    }
+
+    /// The labels and values of /metrics under a name.
+    pub(super) async fn read(&self, name: &str) -> anyhow::Result<Vec<(String, String)>> {
         let text = http::text(&Target::plain(self.target), "/metrics").await?;
         let prefix = format!("agentic_controller_{name}");
-        let mut found = None;
+        let mut found = Vec::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let Some(rest) = line.strip_prefix(&prefix) else { continue };
             let rest = rest.strip_prefix("_total").unwrap_or(rest);
             if rest.starts_with(' ') || rest.starts_with('{') {
-                let value = rest.rsplit(' ').next().context("no value")?;
-                found = Some(found.unwrap_or(0) + value.parse::<u64>()?);
+                let (labels, value) = rest.rsplit_once(' ').context("no value")?;
+                found.push((labels.to_owned(), value.to_owned()));
             }
         }
-        Ok(found.unwrap_or(0))
+        Ok(found)
     }
 }
 

@@ -67,7 +67,7 @@ pub(super) async fn run(world: &mut World, report: &mut Report) -> anyhow::Resul
 }
 
 async fn authorizer(world: &World) -> anyhow::Result<()> {
-    world.apply_file(&world.binaries.authorino_crd).await?;
+    world.apply_file(&world.authorino_crd).await?;
     until(MINUTE, async || world.kubectl("get authconfigs -A").await).await?;
     world.apply_examples(&["kubernetes/authorino.yaml"]).await?;
     world.rolled_out("authorino-operator", "authorino", MINUTE).await?;
@@ -247,7 +247,7 @@ async fn nothing_refused_arrived(world: &World) -> anyhow::Result<()> {
         .into_iter()
         .next()
         .context("no Pod of deepwiki")?;
-    let calls = world.node.logs("deepwiki", &pod, "deepwiki")?;
+    let calls = world.logs("deepwiki", &pod, "deepwiki").await?;
     let calls: Vec<&str> = calls.lines().filter_map(|line| line.strip_prefix("call ")).collect();
     let expected = [
         "read_wiki_structure kubernetes-sigs/kube-agentic-networking",
@@ -289,7 +289,7 @@ async fn over_http(world: &World) -> anyhow::Result<()> {
     .to_string();
     let policy = "xaccesspolicies.agentic.prototype.x-k8s.io";
     let words = ["patch", policy, "auth-policy-remote-mcp", "-n", QUICKSTART, "--type=merge", "-p", &rules];
-    world.control_plane.kubectl(&words, "").await?;
+    world.access.kubectl(&words, "").await?;
     let url = "REMOTE_MCP_URL=http://127.0.0.1:15001/check";
     world.kubectl(&format!("set env deployment/adk-agent -n {QUICKSTART} -c agent {url}")).await?;
     world.rolled_out(QUICKSTART, "adk-agent", 2 * MINUTE).await?;

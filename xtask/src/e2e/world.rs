@@ -6,10 +6,11 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use kube::Client;
 use serde_json::Value;
 
 use crate::{
-    cluster::{ControlPlane, Node, binaries, binaries::Binaries, images, install_gateway_api, namespaces},
+    cluster::{Access, ControlPlane, Node, binaries, images, install_gateway_api, namespaces},
     command::root,
 };
 
@@ -20,17 +21,29 @@ pub(super) const QUICKSTART: &str = "quickstart-ns";
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// A control plane, a node, and what has been installed.
+/// A cluster, and what has been installed.
 #[derive(Debug)]
 pub(super) struct World {
-    pub(super) node: Node,
-    pub(super) control_plane: ControlPlane,
-    pub(super) binaries: Binaries,
+    pub(super) access: Access,
+    /// `None`: the cluster is somebody else's.
+    own: Option<Own>,
+    /// Authorino's CRD, a file.
+    pub(super) authorino_crd: PathBuf,
     release: bool,
     /// Whether the product is installed.
     installed: bool,
+}
+
+/// A cluster that is this program's own.
+#[derive(Debug)]
+pub(super) struct Own {
+    pub(super) node: Node,
+    pub(super) control_plane: ControlPlane,
     _folder: tempfile::TempDir,
 }
+
+/// Why a step is not run in somebody else's cluster.
+pub(super) const NOT_OURS: &str = "only in the suite's own cluster, without KUBECONFIG";
 
 impl World {
     /// Control plane, node and Gateway API's CRDs.
@@ -41,9 +54,55 @@ impl World {
         let control_plane = ControlPlane::start(&folder.path().join("control-plane"), &binaries).await?;
         let options = images::options(&binaries, release).await?;
         let node = Node::start(&control_plane, &folder.path().join("node"), options).await?;
-        let world = Self { node, control_plane, binaries, release, installed: false, _folder: folder };
-        install_gateway_api(&world.control_plane, &world.binaries).await?;
+        let access = control_plane.access();
+        install_gateway_api(&access, &binaries).await?;
+        let own = Own { node, control_plane, _folder: folder };
+        Ok(Self { access, own: Some(own), authorino_crd: binaries.authorino_crd, release, installed: false })
+    }
+
+    /// The cluster of the environment's KUBECONFIG, which has everything that docs/kubernetes.md asks for.
+    pub(super) async fn given(release: bool) -> anyhow::Result<Self> {
+        let access = Access::of_environment();
+        let authorino_crd = binaries::authorino_crd()?;
+        let world = Self { access, own: None, authorino_crd, release, installed: false };
+        world.kubectl("get --raw /readyz").await?;
+        let gateways = "get customresourcedefinitions gateways.gateway.networking.k8s.io";
+        world.kubectl(gateways).await.context("the CRDs of Gateway API are to be installed before")?;
         Ok(world)
+    }
+
+    /// What only the suite's own cluster has.
+    pub(super) fn own(&self) -> anyhow::Result<&Own> {
+        self.own.as_ref().context(NOT_OURS)
+    }
+
+    pub(super) fn own_mut(&mut self) -> anyhow::Result<&mut Own> {
+        self.own.as_mut().context(NOT_OURS)
+    }
+
+    /// Whether the cluster is the suite's own.
+    pub(super) fn is_own(&self) -> bool {
+        self.own.is_some()
+    }
+
+    /// An administrator's client.
+    pub(super) async fn client(&self) -> anyhow::Result<Client> {
+        self.access.client().await
+    }
+
+    /// Process id of a running container's program.
+    pub(super) fn pid(&self, namespace: &str, pod: &str, container: &str) -> anyhow::Result<u32> {
+        let pid = self.own()?.node.pid(namespace, pod, container);
+        pid.with_context(|| format!("`{container}` of `{namespace}/{pod}` has no process"))
+    }
+
+    /// What a container wrote so far.
+    pub(super) async fn logs(&self, namespace: &str, pod: &str, container: &str) -> anyhow::Result<String> {
+        match &self.own {
+            // Those of all its restarts.
+            Some(own) => own.node.logs(namespace, pod, container),
+            None => self.kubectl(&format!("logs {pod} -n {namespace} -c {container}")).await,
+        }
     }
 
     /// The product, as `agentic-controller install` prints it; once.
@@ -52,7 +111,7 @@ impl World {
             return Ok(());
         }
         let manifests = self.printed("install").await?;
-        self.control_plane.kubectl(&["apply", "--server-side", "-f", "-"], &manifests).await?;
+        self.access.kubectl(&["apply", "--server-side", "-f", "-"], &manifests).await?;
         self.rolled_out(SYSTEM, "agentic-controller", Duration::from_secs(60)).await?;
         self.installed = true;
         Ok(())
@@ -71,16 +130,16 @@ impl World {
 
     /// kubectl with words separated by blanks.
     pub(super) async fn kubectl(&self, words: &str) -> anyhow::Result<String> {
-        self.control_plane.kubectl(&words.split_whitespace().collect::<Vec<_>>(), "").await
+        self.access.kubectl(&words.split_whitespace().collect::<Vec<_>>(), "").await
     }
 
     pub(super) async fn apply(&self, manifests: &str) -> anyhow::Result<String> {
-        self.control_plane.kubectl(&["apply", "-f", "-"], manifests).await
+        self.access.kubectl(&["apply", "-f", "-"], manifests).await
     }
 
     /// Applies a file or folder.
     pub(super) async fn apply_file(&self, path: &Path) -> anyhow::Result<String> {
-        self.control_plane.kubectl(&["apply", "--server-side", "-f", &path.display().to_string()], "").await
+        self.access.kubectl(&["apply", "--server-side", "-f", &path.display().to_string()], "").await
     }
 
     /// Applies files of the repository's examples.
@@ -208,7 +267,7 @@ impl World {
             let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
             for container in pod.pointer("/spec/containers").and_then(Value::as_array).into_iter().flatten() {
                 let container = container.get("name").and_then(Value::as_str).unwrap_or_default();
-                let logs = self.node.logs(namespace, name, container).unwrap_or_default();
+                let logs = self.logs(namespace, name, container).await.unwrap_or_default();
                 let lines: Vec<_> = logs.lines().collect();
                 println!("-- {namespace}/{name} {container}");
                 for line in lines.iter().skip(lines.len().saturating_sub(LAST_LINES)) {

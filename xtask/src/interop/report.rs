@@ -7,11 +7,12 @@ pub(crate) struct Report {
     began: Instant,
     passed: usize,
     failed: usize,
+    not_run: usize,
 }
 
 impl Report {
     pub(crate) fn new() -> Self {
-        Self { began: Instant::now(), passed: 0, failed: 0 }
+        Self { began: Instant::now(), passed: 0, failed: 0, not_run: 0 }
     }
 
     /// A heading.
@@ -53,6 +54,12 @@ impl Report {
         println!("FAILED  {name} ({:.2} s): {error:#}", took.as_secs_f64());
     }
 
+    /// A step that cannot be done here.
+    pub(crate) fn not_run(&mut self, name: &str, why: &str) {
+        self.not_run += 1;
+        println!("NOT RUN {name}: {why}");
+    }
+
     /// A figure that belongs to the step before it.
     pub(crate) fn note(&self, text: &str) {
         println!("        {text}");
@@ -60,8 +67,9 @@ impl Report {
 
     /// The last line; an error if a step failed, or if there was none.
     pub(crate) fn end(self) -> anyhow::Result<()> {
+        let not_run = if self.not_run == 0 { String::new() } else { format!(", {} not run", self.not_run) };
         println!(
-            "\n{} passed, {} failed ({:.0} s)",
+            "\n{} passed, {} failed{not_run} ({:.0} s)",
             self.passed,
             self.failed,
             self.began.elapsed().as_secs_f64()
