@@ -195,7 +195,7 @@ impl ConnectionService {
                 went,
             );
         };
-        if C::ENDS_STREAMS && planned.kind == BackendKind::XBackendMcp {
+        if C::IN_PATH && planned.kind == BackendKind::XBackendMcp {
             let backend = Arc::clone(&planned.upstream);
             context.recheck = Some(Arc::new(OpenStream { service: self.clone(), backend }));
         }

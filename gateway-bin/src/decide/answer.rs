@@ -176,3 +176,37 @@ pub(super) fn instead(status: StatusCode, headers: &HeaderMap, body: Vec<u8>) ->
         details: "agentic".to_owned(),
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio_stream::StreamExt as _;
+
+    use super::*;
+
+    async fn answers_of(work: impl FnOnce(mpsc::UnboundedSender<Answer>) + Send + 'static) -> Vec<bool> {
+        let (sender, answers) = mpsc::unbounded_channel();
+        let task = tokio::spawn(async move { work(sender) });
+        let mut answers = Answers { answers, work: task.abort_handle(), ended: false };
+        let mut all = Vec::new();
+        while let Some(answer) = answers.next().await {
+            all.push(answer.is_ok());
+        }
+        all
+    }
+
+    fn say(sender: &mpsc::UnboundedSender<Answer>, is_last: bool) {
+        sender.send(Answer { message: Box::new(body_wanted()), is_last }).unwrap();
+    }
+
+    #[tokio::test]
+    async fn only_the_last_answer_ends_a_stream_well() {
+        assert_eq!(answers_of(|sender| say(&sender, true)).await, [true]);
+        assert_eq!(answers_of(drop).await, [false]);
+        assert_eq!(answers_of(|sender| say(&sender, false)).await, [true, false]);
+        let panics = |sender| {
+            say(&sender, false);
+            panic!("while deciding");
+        };
+        assert_eq!(answers_of(panics).await, [true, false]);
+    }
+}

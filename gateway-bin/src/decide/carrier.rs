@@ -90,8 +90,8 @@ impl Body for HeldBody {
 impl Carrier for Envoy {
     type Body = HeldBody;
 
-    /// Event streams go from backend to client without coming through here.
-    const ENDS_STREAMS: bool = false;
+    /// Envoy completes `x-forwarded-for`, and event streams go from backend to client without coming through here.
+    const IN_PATH: bool = false;
 
     async fn carry(
         self,
@@ -101,7 +101,8 @@ impl Carrier for Envoy {
         let upstream = &way.planned.upstream;
         let endpoint = upstream.choose(way.planned.pinned()).await?;
         let session = match &way.planned.session {
-            SessionState::Open { sealed, .. } => sealed.to_str().ok(),
+            // Where the response comes by here, its own id is looked at.
+            SessionState::Open { sealed, .. } if !way.response_matters => sealed.to_str().ok(),
             _ => None,
         };
         let (parts, _) = request.into_parts();
@@ -116,13 +117,15 @@ impl Carrier for Envoy {
             return Ok((response, None));
         }
         let (response, came_from) = exchange.response().await.map_err(lost)?;
-        let begins_session = way.planned.kind != BackendKind::Service
-            && way.planned.session == SessionState::None
+        let has_session = way.planned.kind != BackendKind::Service
+            && way.planned.session != SessionState::Stateless
             && response.headers().contains_key(MCP_SESSION_ID);
         let endpoint = match &upstream.backend().destination {
             Destination::Hostname { .. } => None,
             // A session that is sealed with another endpoint than the one that has it would be lost, or another's.
-            Destination::Endpoints(_) if begins_session && !upstream.has_endpoint(came_from.or(None)) => {
+            Destination::Endpoints(_)
+                if has_session && (came_from.is_none() || !upstream.has_endpoint(came_from)) =>
+            {
                 return Err(UpstreamError::Lost("the proxy does not say which endpoint opened the session"));
             }
             Destination::Endpoints(_) => came_from,

@@ -172,6 +172,8 @@ impl Exchange {
         let address = attribute(&message, "upstream.address").and_then(|address| address.parse().ok());
         let Some(Message::ResponseHeaders(HttpHeaders { headers, end_of_stream, .. })) = message.request
         else {
+            // It does not keep to the protocol: there is no last answer, which is an error.
+            self.stage = Stage::Over;
             return Err(Broken("the proxy did not send the head of the response"));
         };
         self.stage = Stage::Response;

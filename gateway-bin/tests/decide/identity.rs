@@ -1,0 +1,126 @@
+//! Who the client is, as far as Envoy says it, and where it came.
+use std::time::SystemTime;
+
+use spiffe_id::SvidRequest;
+use xds_translate::{
+    ClientCertificates,
+    envoy::processor::{
+        BACKEND, CLIENTS, DESTINATION, GATEWAY, LISTENER, PEER_CERTIFICATE, PEER_NOT_AFTER, PEER_URIS, PORT,
+        SOURCE, clients_digest,
+    },
+};
+
+use crate::support::{
+    AGENT, HOUR, LATER, OTHER, World, ca, lines, plain_metadata, refusal, request, tls_metadata,
+};
+
+type Metadata = Vec<(&'static str, String)>;
+
+/// What a request to a Service, which needs nothing but to arrive, comes to: 200 is let through.
+async fn arrives(world: &World, metadata: &Metadata) -> i32 {
+    let mut call = world.envoy.call(metadata).await.unwrap();
+    let answer = call.exchange(request(&lines("GET", "/svc", &[]), true)).await;
+    if answer.dynamic_metadata.is_some() { 200 } else { refusal(&answer).0 }
+}
+
+/// With a value in the place of another; `None`: without it.
+fn with(mut metadata: Metadata, key: &'static str, value: Option<&str>) -> Metadata {
+    metadata.retain(|(name, _)| *name != key);
+    metadata.extend(value.map(|value| (key, value.to_owned())));
+    metadata
+}
+
+fn twice(mut metadata: Metadata, key: &'static str) -> Metadata {
+    let again = metadata.iter().find(|(name, _)| *name == key).unwrap().clone();
+    metadata.push(again);
+    metadata
+}
+
+#[tokio::test]
+async fn what_envoy_says_of_a_connection() {
+    let world = World::start(&[]).await;
+    let (tls, plain) = (|| tls_metadata(AGENT), plain_metadata);
+    let optional = clients_digest(&ClientCertificates::SpiffeOptional);
+    let elsewhere = "spiffe://example.org/agent";
+    let several = format!("{AGENT},{OTHER}");
+    let cases = [
+        ("TLS", tls(), 200),
+        ("plain", plain(), 200),
+        ("nothing", Vec::new(), 500),
+        ("no port", with(tls(), PORT, None), 500),
+        ("a port that is none", with(tls(), PORT, Some("x")), 500),
+        ("a dash is nothing", with(tls(), PORT, Some("-")), 500),
+        ("an unknown port", with(plain(), PORT, Some("1")), 421),
+        ("no source", with(tls(), SOURCE, None), 500),
+        ("a source that is none", with(tls(), SOURCE, Some("unix")), 500),
+        ("no destination", with(tls(), DESTINATION, None), 200),
+        ("no Gateway", with(tls(), GATEWAY, None), 200),
+        ("another Gateway", with(tls(), GATEWAY, Some("ns/other")), 421),
+        ("a Gateway that is none", with(tls(), GATEWAY, Some("gw")), 500),
+        ("an unknown listener", with(tls(), LISTENER, Some("other")), 421),
+        ("a plain listener over TLS", with(with(tls(), LISTENER, Some("plain")), PORT, Some("10002")), 421),
+        // Its identity is nobody's business, and TLS is what gives one.
+        ("TLS without a listener", with(tls(), LISTENER, None), 500),
+        ("plain, where TLS is", with(plain(), PORT, Some("10001")), 500),
+        ("plain with an identity", with(plain(), PEER_URIS, Some(AGENT)), 500),
+        ("plain with terms", with(plain(), CLIENTS, Some(&optional)), 500),
+        ("no terms", with(tls(), CLIENTS, None), 421),
+        ("other terms", with(tls(), CLIENTS, Some(&optional)), 421),
+        ("no identity", with(tls(), PEER_URIS, None), 403),
+        ("a dash for an identity", with(tls(), PEER_URIS, Some("-")), 403),
+        ("several URIs", with(tls(), PEER_URIS, Some(&several)), 403),
+        ("no SPIFFE ID", with(tls(), PEER_URIS, Some("https://x.test/")), 403),
+        ("a trust domain alone", with(tls(), PEER_URIS, Some("spiffe://cluster.local")), 403),
+        ("a trust domain without a bundle", with(tls(), PEER_URIS, Some(elsewhere)), 403),
+        ("expired", with(tls(), PEER_NOT_AFTER, Some("1000000000")), 403),
+        ("no end", with(tls(), PEER_NOT_AFTER, None), 500),
+        ("an end that is none", with(tls(), PEER_NOT_AFTER, Some("soon")), 500),
+        ("two identities", twice(tls(), PEER_URIS), 500),
+        ("two ports", twice(tls(), PORT), 500),
+        ("both ways", with(tls(), PEER_CERTIFICATE, Some("x")), 500),
+        ("a backend", with(tls(), BACKEND, Some("service/ns/server:3001")), 200),
+        ("another backend", with(tls(), BACKEND, Some("xbackend/ns/server")), 500),
+    ];
+    for (name, metadata, expected) in cases {
+        assert_eq!(arrives(&world, &metadata).await, expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_is_verified_here() {
+    let world = World::start(&[]).await;
+    let now = SystemTime::now();
+    let pem = |ca: &spiffe_id::CaPool, from, to| {
+        let id = AGENT.parse().unwrap();
+        ca.issue(&SvidRequest::new(&id, from, to)).unwrap().chain_pem()
+    };
+    let escaped = |pem: &str| {
+        pem.bytes()
+            .map(|byte| match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => char::from(byte).to_string(),
+                byte => format!("%{byte:02X}"),
+            })
+            .collect::<String>()
+    };
+    let good = pem(&world.ca, now - HOUR, now + HOUR);
+    let cases = [
+        ("good", escaped(&good), 200),
+        ("another CA", escaped(&pem(&ca("cluster.local"), now - HOUR, now + HOUR)), 403),
+        ("another trust domain's CA", escaped(&good.replace('A', "B")), 403),
+        ("expired", escaped(&pem(&world.ca, now - HOUR, now - HOUR / 2)), 403),
+        ("not yet", escaped(&pem(&world.ca, now + HOUR / 2, now + HOUR)), 403),
+        ("two", escaped(&format!("{good}{good}")), 403),
+        ("none", "x".to_owned(), 403),
+        ("a broken escape", "%4".to_owned(), 403),
+    ];
+    for (name, certificate, expected) in cases {
+        let metadata = with(tls_metadata(AGENT), PEER_URIS, None);
+        let metadata = with(metadata, PEER_CERTIFICATE, Some(&certificate));
+        for end in [None, Some(LATER)] {
+            let metadata = with(metadata.clone(), PEER_NOT_AFTER, end);
+            assert_eq!(arrives(&world, &metadata).await, expected, "{name}");
+        }
+        let over = with(metadata, PEER_NOT_AFTER, Some("1000000000"));
+        assert_eq!(arrives(&world, &over).await, 403, "{name}, and Envoy says that it is over");
+    }
+}
