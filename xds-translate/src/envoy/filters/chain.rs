@@ -14,8 +14,8 @@ use super::{
     authorizer::{self, Asked, COMPATIBLE},
     cors,
     level::Level,
-    mcp::{self, Kind, SEEN},
-    rules::Place,
+    mcp::{self, Kind},
+    rules::{self, Place},
     test::{MCP, PEER, Test},
 };
 use crate::{ClientCertificates, Listener, Protocol};
@@ -94,6 +94,17 @@ impl<'a> Chain<'a> {
         known.filter(|one| asked.contains(&(one.side, one.index))).collect()
     }
 
+    /// Headers that rules look at. RBAC matches each line for itself, so that rules match only where each has one line.
+    fn matched_headers(&self) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        for (_, levels) in self.levels() {
+            for policy in self.plan.snapshot.engine.written(levels).into_iter().flatten() {
+                names.extend(rules::headers(policy));
+            }
+        }
+        names
+    }
+
     fn index_of(&self, level: &Level) -> Option<usize> {
         let authorizer = level.authorizer.as_ref()?;
         self.plan.snapshot.engine.authorizers().iter().position(|known| known == authorizer)
@@ -145,13 +156,11 @@ impl<'a> Chain<'a> {
                 }]}),
             ));
         }
-        if !self.asked.is_empty() {
-            filters.push(extension(
-                LUA_FILTER,
-                "envoy.extensions.filters.http.lua.v3.Lua",
-                json!({"default_source_code": {"inline_string": lua()}}),
-            ));
-        }
+        filters.push(extension(
+            LUA_FILTER,
+            "envoy.extensions.filters.http.lua.v3.Lua",
+            json!({"default_source_code": {"inline_string": lua(self.tls, &self.matched_headers())}}),
+        ));
         // What no route says is denied.
         let nothing = json!({"rules": allow(BTreeMap::new())});
         let rbac = "envoy.extensions.filters.http.rbac.v3.RBAC";
@@ -169,12 +178,9 @@ impl<'a> Chain<'a> {
 
     /// The filters that decide.
     pub(super) fn filter_names(&self) -> Vec<String> {
-        let mut names = vec![MCP_FILTER.to_owned(), ADMISSION.to_owned()];
+        let mut names = vec![MCP_FILTER.to_owned(), LUA_FILTER.to_owned(), ADMISSION.to_owned()];
         if self.identities {
             names.push(PEER_FILTER.to_owned());
-        }
-        if !self.asked.is_empty() {
-            names.push(LUA_FILTER.to_owned());
         }
         names.extend([Side::Gateway, Side::Backend].map(|side| side.filter().to_owned()));
         names.extend(self.asked.iter().map(Asked::name));
@@ -201,7 +207,7 @@ impl<'a> Chain<'a> {
             mcp::admitted(kind),
             origin,
             denied.negated(),
-            delegated.negated().or(mcp::is_seen(kind)),
+            delegated.negated().or(mcp::is_whole(kind)),
         ]);
         let mut configs = Map::new();
         let admission = BTreeMap::from([("admitted".to_owned(), admitted)]);
@@ -262,30 +268,19 @@ fn per_route(rbac: Value) -> Value {
     any("envoy.extensions.filters.http.rbac.v3.RBACPerRoute", json!({"rbac": rbac}))
 }
 
-/// Copies the message to where authorizers of earlier versions read it, and says whether Envoy's copy is the whole of it:
-/// arrays are left out of it, numbers are doubles, and an authorizer reads so deep.
-fn lua() -> String {
-    format!(
-        r#"function envoy_on_request(handle)
-  local metadata = handle:streamInfo():dynamicMetadata()
-  local message = metadata:get("{MCP}")
-  if message == nil then return end
-  for key, value in pairs(message) do metadata:set("{COMPATIBLE}", key, value) end
-  local body = handle:body()
-  if body == nil then return end
-  local text = body:getBytes(0, body:length())
-  text = text:gsub("\\.", ""):gsub('"[^"]*"', "")
-  if text:find("[", 1, true) or text:find("%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d") or text:find("%d[eE]") then return end
-  local depth = 0
-  for bracket in text:gmatch("[{{}}]") do
-    depth = depth + (bracket == "{{" and 1 or -1)
-    if depth > 32 then return end
-  end
-  -- What was read before the body had come is no longer to be used.
-  handle:streamInfo():dynamicMetadata():set("{NAMESPACE}", "{SEEN}", true)
-end
-"#
-    )
+/// What RBAC cannot see, and the message where authorizers of earlier versions read it.
+fn lua(tls: bool, matched: &BTreeSet<String>) -> String {
+    // Names of headers hold no quotes.
+    fn list<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
+        names.into_iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
+    }
+    include_str!("guard.lua")
+        .replace("@NAMESPACE@", NAMESPACE)
+        .replace("@SCHEME@", if tls { "https" } else { "http" })
+        .replace("@PROTOCOL@", &list(mcp::SINGLE))
+        .replace("@MATCHED@", &list(matched.iter().map(String::as_str)))
+        .replace("@MCP@", MCP)
+        .replace("@COMPATIBLE@", COMPATIBLE)
 }
 
 /// A denied request is answered as a JSON-RPC error with status 200, anything else with 403 (semantics, section 5).

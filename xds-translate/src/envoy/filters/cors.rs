@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use super::{
     super::json::any,
     regex::{checked, escaped},
-    test::{Test, Text, header, header_present},
+    test::{Test, Text, header, header_present, own_flag},
 };
 use crate::CorsFilter;
 
@@ -28,11 +28,11 @@ pub(super) fn policy(cors: &CorsFilter) -> Value {
     )
 }
 
-/// No origin, or one that the route allows. Envoy cannot compare one with the Host.
+/// No origin, that of the Host, or one that the route allows.
 pub(super) fn is_admitted(origins: &[String]) -> Test {
     let allowed =
         origins.iter().filter_map(|origin| pattern(origin)).map(|text| header("origin", Text(text)));
-    header_present("origin").negated().or(Test::any(allowed))
+    Test::any([header_present("origin").negated(), own_flag("same_origin"), Test::any(allowed)])
 }
 
 /// A `StringMatcher` of an origin as Gateway API writes it; `None`: Envoy cannot be given it.

@@ -16,8 +16,9 @@ const BASE: [&str; 6] =
 /// Revisions with sessions. The stateless one wants headers compared with the body.
 const REVISIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 
-/// Key of our dynamic metadata: the Lua filter found nothing in the message that Envoy's metadata leaves out.
-pub(super) const SEEN: &str = "seen";
+/// Headers of the protocol of which a second line could say something else.
+pub(super) const SINGLE: [&str; 5] =
+    ["content-encoding", "content-type", "mcp-protocol-version", "mcp-session-id", "origin"];
 
 /// What a request is, as far as the route tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,10 +74,11 @@ fn is_notification() -> Test {
 
 /// What is refused before policy, as far as Envoy can tell (semantics, section 3).
 pub(super) fn admitted(kind: Kind) -> Test {
+    let single = own_flag("single");
     match kind {
-        Kind::Mcp => Test::any([post(), event_stream(), end_of_session()]),
-        Kind::Message => post(),
-        Kind::WellKnown => method("GET").and(no_body()),
+        Kind::Mcp => single.and(Test::any([post(), event_stream(), end_of_session()])),
+        Kind::Message => single.and(post()),
+        Kind::WellKnown => single.and(method("GET")).and(no_body()),
         Kind::Unread => Test::Always,
     }
 }
@@ -100,6 +102,7 @@ fn post() -> Test {
         .or(message_has(&["id"]).negated().and(message(&["method"], Text::prefix("notifications/"))));
     Test::all([
         method("POST"),
+        own_flag("strict"),
         message(&["jsonrpc"], Text::exact("2.0")),
         message(&["method"], Text::regex(r"[^\x00-\x1f\x7f]+")),
         header("content-type", Text::regex(r#"(?i)application/json(?:\s*;\s*charset=(?:utf-8|"utf-8"))?"#)),
@@ -124,8 +127,14 @@ fn event_stream() -> Test {
     Test::all([
         method("GET"),
         no_body(),
-        header("accept", Text::regex(r"(?i)(?:[^\x22]*,)?\s*text/event-stream\s*(?:[,;][^\x22]*)?")),
-        header("accept", Text::regex(r"(?i).*;\s*q\s*=.*")).negated(),
+        header(
+            "accept",
+            Text::regex(
+                r"(?i)(?:[^\x22]*,)?\s*text/event-stream\s*(?:;\s*q=(?:1(?:\.0{0,3})?|0\.\d{0,2}[1-9]))?\s*(?:,[^\x22]*)?",
+            ),
+        ),
+        // Named again with a weight of zero.
+        header("accept", Text::regex(r"(?i).*text/event-stream[^,]*;\s*q\s*=\s*[0.]*\s*(?:,.*)?")).negated(),
         absent_or("mcp-session-id", "[^,]+"),
         absent_or("mcp-protocol-version", &REVISIONS.join("|")),
     ])
@@ -214,8 +223,8 @@ fn one_method(of: &McpMethodMatch) -> Test {
 }
 
 /// A call that an authorizer sees whole, or no call.
-pub(super) fn is_seen(kind: Kind) -> Test {
-    own_flag(SEEN).or(is_call(kind).negated())
+pub(super) fn is_whole(kind: Kind) -> Test {
+    own_flag("whole").or(is_call(kind).negated())
 }
 
 /// A path as a policy's PathPrefix has it.

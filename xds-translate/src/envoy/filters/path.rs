@@ -38,6 +38,9 @@ impl Paths {
         Ok(match self {
             Self::Exact(path) => json!({"path": path}),
             Self::Prefix(prefix) if prefix.is_empty() => json!({"prefix": "/"}),
+            Self::Prefix(prefix) if prefix.contains(['?', '#']) => {
+                return Err(format!("no path begins with `{prefix}`: it holds `?` or `#`"));
+            }
             Self::Prefix(prefix) => json!({"path_separated_prefix": prefix}),
             Self::Regex(pattern) => json!({"safe_regex": {"regex": checked(pattern)?}}),
             Self::Beginning(beginning) => json!({"prefix": beginning}),
@@ -246,7 +249,9 @@ mod tests {
         let matched = Paths::Prefix(from.to_owned());
         for route in [matched.clone(), Paths::Exact(path.to_owned()), Paths::Beginning(path.to_owned())] {
             let rewritten = match route.rewriting(&matched, Some(&prefix(to))).unwrap() {
-                Some(("prefix_rewrite", to)) => format!("{}{}", to.as_str().unwrap(), path.strip_prefix(from).unwrap()),
+                Some(("prefix_rewrite", to)) => {
+                    format!("{}{}", to.as_str().unwrap(), path.strip_prefix(from).unwrap())
+                }
                 Some((_, rewriting)) => {
                     let regex = regex::Regex::new(rewriting["pattern"]["regex"].as_str().unwrap()).unwrap();
                     let to = rewriting["substitution"].as_str().unwrap();

@@ -5,7 +5,7 @@ use policy_model::{Condition, HeaderMatch, HostMatch, Inline, PathMatch, Rule, S
 use super::{
     mcp::{self, Kind},
     regex::{checked, escaped},
-    test::{Test, Text, header, header_present, message, method, path, peer},
+    test::{Test, Text, header, header_present, message, method, own_flag, path, peer},
 };
 
 /// When a rule matches. Where that cannot be told, it does in an ExternalAuth policy, and does not in an Allow rule.
@@ -140,7 +140,8 @@ fn of_host(host: &HostMatch) -> Result<Test, String> {
     Ok(header(":authority", Text::regex(&pattern)))
 }
 
-/// Every line must match; Envoy has only the lines joined with commas.
+/// Every line must match. For Envoy one that does is enough, and the lines of some headers it has joined with a comma: only
+/// a single line is told.
 fn of_header(of: &HeaderMatch) -> Result<Matches, String> {
     let name = of_clients(&of.name)?;
     if mirrors_the_body(name) {
@@ -151,14 +152,18 @@ fn of_header(of: &HeaderMatch) -> Result<Matches, String> {
     let text = match &of.value {
         StringMatch::Exact(value) if value.contains(',') => {
             return Err(format!(
-                "the value of header `{name}` holds a comma, which Envoy cannot tell from two lines; leave it out"
+                "the value of header `{name}` holds a comma, which Envoy may take for two lines; leave it out"
             ));
         }
         StringMatch::Exact(value) => Text::exact(value),
         StringMatch::Regex(pattern) => Text::regex(checked(pattern)?),
     };
     let matches = header(name, text);
-    Ok(Matches { surely: matches.clone().and(joined.clone().negated()), perhaps: matches.or(joined) })
+    let single = single_lines().and(joined.negated());
+    Ok(Matches {
+        surely: matches.clone().and(single.clone()),
+        perhaps: header_present(name).and(matches.or(single.negated())),
+    })
 }
 
 /// Envoy writes, joins or drops these before its filters see them.
@@ -231,6 +236,42 @@ fn cel(test: &CelTest, place: Place) -> Result<Truth, String> {
     })
 }
 
+/// The headers that the rules of a policy look at.
+pub(super) fn headers(policy: WrittenPolicy<'_>) -> Vec<String> {
+    fn collect(test: &CelTest, names: &mut Vec<String>) {
+        match test {
+            CelTest::Literal(_) => {}
+            CelTest::Not(inner) => collect(inner, names),
+            CelTest::Both(left, right) | CelTest::Either(left, right) => {
+                collect(left, names);
+                collect(right, names);
+            }
+            CelTest::Present(attribute) | CelTest::Text(attribute, _) => {
+                if let Attribute::Header(name) = attribute
+                    && is_own_spelling(name)
+                {
+                    names.push(name.clone());
+                }
+            }
+        }
+    }
+    let mut names = Vec::new();
+    let rules = policy.policy().map_or(0, |written| written.rules.len());
+    for test in (0..rules).filter_map(|rule| policy.cel(rule)?.ok()) {
+        collect(&test, &mut names);
+    }
+    for rule in policy.policy().into_iter().flat_map(|written| &written.rules) {
+        let inline = match &rule.condition {
+            Condition::Inline(inline) => Some(inline),
+            Condition::Cel { inline, .. } => inline.as_ref(),
+            _ => None,
+        };
+        let headers = inline.into_iter().flat_map(|inline| inline.headers.iter().flatten());
+        names.extend(headers.map(|header| header.name.clone()).filter(|name| is_own_spelling(name)));
+    }
+    names
+}
+
 /// Where an attribute is there at all.
 fn present(attribute: &Attribute, place: Place) -> Test {
     match attribute {
@@ -248,11 +289,16 @@ fn present(attribute: &Attribute, place: Place) -> Test {
     }
 }
 
-/// A header that is no text is an error.
+/// Whether each header that rules look at has one line at most.
+fn single_lines() -> Test {
+    own_flag("matched_single")
+}
+
+/// A header that is no text is an error; of several lines it is not told what they are together.
 fn readable(attribute: &Attribute, present: Test) -> Test {
     match attribute {
         Attribute::Header(name) if present != Test::Never => {
-            present.and(header(name, Text::regex(r"[\t -~]*")))
+            Test::all([present, single_lines(), header(name, Text::regex(r"[\t -~]*"))])
         }
         _ => present,
     }
