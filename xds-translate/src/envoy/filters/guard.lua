@@ -36,18 +36,22 @@ local function is_plain(key, object)
   object.keys[key] = true
   if not object.own then return true end
   local known = KEYS[key:lower()]
-  return not key:find("[^ -~]") and (known == nil or known == key)
+  if key:find("[^ -~]") or (known ~= nil and known ~= key) then return false end
+  -- The copy of Envoy 1.39 has what follows the last dot: `x.name` would be the name. Only `_meta` has dots of its own, and the
+  -- version of the stateless revision there is not ours to compare.
+  if object.meta then return key ~= "io.modelcontextprotocol/protocolVersion" end
+  return not key:find(".", 1, true)
 end
 
--- Whether all parsers read a message alike, and whether Envoy's copy of it is the whole: that has no arrays, numbers are
--- doubles in it, and an authorizer reads no deeper than 32. That it is JSON the MCP filter has seen.
+-- Whether all parsers read a message alike, and whether Envoy's copy of it is the whole: that has no arrays and no keys with
+-- dots, numbers are doubles in it, and an authorizer reads no deeper than 32. That it is JSON the MCP filter has seen.
 local function judge(text)
   local objects, depth, at, whole = {}, 0, 1, true
   while true do
     local from = text:find('["{}%[%]]', at)
     local between = text:sub(at, (from or #text + 1) - 1)
     if between:find("%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d") or between:find("%d[eE]") then whole = false end
-    if from == nil then return depth == 0, whole end
+    if from == nil then return false end
     local byte = text:byte(from)
     at = from + 1
     if byte == 34 then
@@ -58,6 +62,7 @@ local function judge(text)
       if object ~= nil and object.keys ~= nil and text:find("^%s*:", at) then
         local key = text:sub(from + 1, to - 1)
         if not is_plain(key, object) then return false end
+        if key:find(".", 1, true) then whole = false end
         object.key = key
       end
     elseif byte == 123 or byte == 91 then
@@ -68,10 +73,13 @@ local function judge(text)
       objects[depth] = {
         keys = byte == 123 and {} or nil,
         own = above == nil or (above.own and HELD[above.key] == true),
+        meta = above ~= nil and above.own and above.key == "_meta",
       }
     else
       objects[depth] = nil
       depth = depth - 1
+      -- One message, and nothing after it.
+      if depth == 0 then return text:find("^%s*$", at) ~= nil, whole end
       if depth < 0 then return false end
     end
   end

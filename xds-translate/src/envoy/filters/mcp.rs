@@ -118,8 +118,6 @@ fn post() -> Test {
                 .map(|field| message(&["params", "ref", field], Text::regex(r"[^\x00-\x1f\x7f]+"))),
         )),
         is("subscriptions/listen").negated(),
-        // A message of the stateless revision says so.
-        message_has(&["params", "_meta", "io.modelcontextprotocol/protocolVersion"]).negated(),
     ])
 }
 
