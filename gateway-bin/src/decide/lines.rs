@@ -145,3 +145,83 @@ fn set(name: &str, value: &[u8], append: bool) -> HeaderValueOption {
         keep_empty_value: true,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Pairs<'a> = &'a [(&'a str, &'a str)];
+
+    fn map(pairs: Pairs<'_>) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse::<HeaderValue>().unwrap()))
+            .collect()
+    }
+
+    fn lines_of(pairs: Pairs<'_>) -> Vec<Line> {
+        let line = |(name, value): &(&str, &str)| Line { name: (*name).to_owned(), value: (*value).into() };
+        pairs.iter().map(line).collect()
+    }
+
+    /// What is removed, and what is set (`+`: added to what is there).
+    #[track_caller]
+    #[expect(deprecated, reason = "`append` is the one that all versions know")]
+    fn check(before: Pairs<'_>, after: Pairs<'_>, removed: &[&str], set: &[&str]) {
+        let path = [(":path", b"/a".as_slice())];
+        let change = difference(&lines_of(before), &map(after), &path, &FRAMING);
+        let found: Vec<String> = change
+            .set_headers
+            .iter()
+            .map(|option| {
+                let header = option.header.as_ref().unwrap();
+                let plus = if option.append.is_some_and(|append| append.value) { "+" } else { "" };
+                assert!(header.value.is_empty(), "only one of the two may be set");
+                format!("{plus}{}={}", header.key, std::str::from_utf8(&header.raw_value).unwrap())
+            })
+            .collect();
+        assert_eq!(
+            (change.remove_headers, found.as_slice()),
+            (
+                removed.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(),
+                set.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>().as_slice(),
+            )
+        );
+    }
+
+    #[test]
+    fn differences() {
+        let path = (":path", "/a");
+        check(&[path], &[], &[], &[]);
+        check(&[(":path", "/b")], &[], &[], &[":path=/a"]);
+        check(&[], &[], &[], &[":path=/a"]);
+        check(&[path, ("a", "1")], &[("a", "1")], &[], &[]);
+        check(&[path, ("a", "1")], &[("a", "2")], &[], &["a=2"]);
+        check(&[path, ("a", "1"), ("b", "1"), ("a", "2")], &[("b", "1")], &["a"], &[]);
+        check(&[path], &[("a", "1"), ("a", "2")], &[], &["a=1", "+a=2"]);
+        check(&[path, ("a", "1")], &[("a", "1"), ("a", "2")], &["a"], &["a=1", "+a=2"]);
+        check(&[path, ("a", "1"), ("a", "2")], &[("a", "2"), ("a", "1")], &["a"], &["a=2", "+a=1"]);
+        check(&[path, ("a", "1"), ("a", "2")], &[("a", "1")], &["a"], &["a=1"]);
+        check(&[path, ("a", "1")], &[("a", "")], &[], &["a="]);
+        // Envoy frames messages itself.
+        check(&[path, ("transfer-encoding", "chunked")], &[("content-length", "5")], &[], &[]);
+    }
+
+    #[test]
+    fn requests() {
+        let head: Pairs<'_> =
+            &[(":method", "GET"), (":path", "/a?b=c"), (":authority", "h:1"), ("a", "1"), ("a", "2")];
+        let parts = request(&lines_of(head), Version::HTTP_2).unwrap();
+        assert_eq!(
+            (parts.method, parts.uri.to_string().as_str(), parts.version),
+            (Method::GET, "/a?b=c", Version::HTTP_2)
+        );
+        assert_eq!(parts.headers, map(&[("host", "h:1"), ("a", "1"), ("a", "2")]));
+        let bytes = [lines_of(head), vec![Line { name: "b".to_owned(), value: vec![0xFF] }]].concat();
+        assert_eq!(request(&bytes, Version::HTTP_11).unwrap().headers["b"].as_bytes(), [0xFF]);
+        for (name, value) in [(":path", "/b"), (":method", "PUT"), ("B C", "x"), ("b", "\r"), ("", "x")] {
+            let with = [lines_of(head), lines_of(&[(name, value)])].concat();
+            assert!(request(&with, Version::HTTP_11).is_err(), "{name} {value:?}");
+        }
+    }
+}
