@@ -131,6 +131,7 @@ impl<'a> Chain<'a> {
     }
 
     fn filters(&self) -> Vec<Value> {
+        let max = self.plan.settings.max_body_bytes.min(MAX_PARSED);
         let mut filters = vec![
             extension(cors::FILTER, "envoy.extensions.filters.http.cors.v3.Cors", json!({})),
             extension(
@@ -139,7 +140,7 @@ impl<'a> Chain<'a> {
                 json!({
                     "traffic_mode": "REJECT_NO_MCP",
                     "reject_duplicate_keys": true,
-                    "max_request_body_size": self.plan.settings.max_body_bytes.min(MAX_PARSED),
+                    "max_request_body_size": max,
                     "parser_config": mcp::parser_config(!self.asked.is_empty()),
                 }),
             ),
@@ -159,7 +160,7 @@ impl<'a> Chain<'a> {
         filters.push(extension(
             LUA_FILTER,
             "envoy.extensions.filters.http.lua.v3.Lua",
-            json!({"default_source_code": {"inline_string": lua(self.tls, &self.matched_headers())}}),
+            json!({"default_source_code": {"inline_string": lua(self.tls, max, &self.matched_headers())}}),
         ));
         // What no route says is denied.
         let nothing = json!({"rules": allow(BTreeMap::new())});
@@ -269,7 +270,7 @@ fn per_route(rbac: Value) -> Value {
 }
 
 /// What RBAC cannot see, and the message where authorizers of earlier versions read it.
-fn lua(tls: bool, matched: &BTreeSet<String>) -> String {
+fn lua(tls: bool, max_body_bytes: u32, matched: &BTreeSet<String>) -> String {
     // Names of headers hold no quotes.
     fn list<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
         names.into_iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
@@ -277,6 +278,7 @@ fn lua(tls: bool, matched: &BTreeSet<String>) -> String {
     include_str!("guard.lua")
         .replace("@NAMESPACE@", NAMESPACE)
         .replace("@SCHEME@", if tls { "https" } else { "http" })
+        .replace("@MAX@", &max_body_bytes.to_string())
         .replace("@PROTOCOL@", &list(mcp::SINGLE))
         .replace("@MATCHED@", &list(matched.iter().map(String::as_str)))
         .replace("@MCP@", MCP)

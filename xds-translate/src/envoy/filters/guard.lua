@@ -110,7 +110,8 @@ function envoy_on_request(handle)
   if message == nil then return end
   for key, value in pairs(message) do metadata:set("@COMPATIBLE@", key, value) end
   local body = handle:body()
-  if body == nil then return end
+  -- The MCP filter does not count the white space after a message.
+  if body == nil or body:length() > @MAX@ then return end
   local strict, whole = judge(body:getBytes(0, body:length()))
   -- What was taken before the body had come is no longer to be used.
   metadata = handle:streamInfo():dynamicMetadata()
