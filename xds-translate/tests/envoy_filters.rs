@@ -195,11 +195,11 @@ fn check_allow(rule_text: &str, expected: &str) {
 fn allow_rules() {
     check_allow(
         "source: {type: ServiceAccount, serviceAccount: {name: a}}",
-        "agentic.peer=spiffe://cluster.local/ns/n/sa/a",
+        "all(agentic.peer=spiffe://cluster.local/ns/n/sa/a, is current)",
     );
     check_allow(
         "source: {type: SPIFFE, spiffe: 'spiffe://td/x'}, authorization: {type: Inline, methods: [POST, GET]}",
-        "all(agentic.peer=spiffe://td/x, any(:method=POST, :method=GET))",
+        "all(agentic.peer=spiffe://td/x, is current, any(:method=POST, :method=GET))",
     );
     check_allow(
         "authorization: {type: Inline, paths: [{type: Exact, value: /b}, {type: PathPrefix, value: /b/c/}, {type: RegularExpression, value: '/b[0-9]+'}]}",
@@ -248,7 +248,7 @@ fn cel_that_is_tests_of_text() {
     );
     check(
         "source.namespace == 'a' || request.mcp.method == 'tools/list'",
-        "all(method=tools/call, agentic.peer~spiffe://[^,/]+/ns/[^,/]+/sa/[^,/]+, agentic.peer~spiffe://[^,/]+/ns/a/sa/[^,/]+)",
+        "all(method=tools/call, agentic.peer~spiffe://[^,/]+/ns/[^,/]+/sa/[^,/]+, is current, agentic.peer~spiffe://[^,/]+/ns/a/sa/[^,/]+)",
     );
     check("request.url_path.matches('^/b[0-9]')", "all(method=tools/call, path~(?s:.*)(?:^/b[0-9])(?s:.*))");
     check("true", "method=tools/call");
@@ -331,7 +331,7 @@ fn what_cannot_be_told_is_asked_about() {
         rules(asked, "agentic.backend", "shadow_rules"),
         [(
             "delegated".to_owned(),
-            "all(agentic.peer=spiffe://td/x, has x-a, any(x-a=b, not(all(is matched_single, not(x-a contains ,)))))"
+            "all(agentic.peer=spiffe://td/x, is current, has x-a, any(x-a=b, not(all(is matched_single, not(x-a contains ,)))))"
                 .to_owned()
         )]
     );

@@ -179,3 +179,84 @@ impl Text {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::cel::Expression;
+
+    use super::*;
+
+    fn text(attribute: Attribute, test: TextTest) -> CelTest {
+        CelTest::Text(attribute, test)
+    }
+
+    fn one_of(attribute: Attribute, list: &[&str]) -> CelTest {
+        text(attribute, TextTest::OneOf(list.iter().map(|one| (*one).to_owned()).collect()))
+    }
+
+    #[track_caller]
+    fn check(source: &str, expected: &CelTest) {
+        assert_eq!(Expression::compile(source).unwrap().plain().as_ref(), Ok(expected), "`{source}`");
+    }
+
+    #[test]
+    fn tests_of_text() {
+        let tool = || one_of(Attribute::ToolName, &["x"]);
+        let header = || Attribute::Header("x-a".to_owned());
+        check("request.mcp.tool_name == 'x'", &tool());
+        check("'x' == request.mcp.tool_name", &tool());
+        check("request.mcp.tool_name != 'x'", &CelTest::Not(Box::new(tool())));
+        check("request.mcp.tool_name in ['x', 'y']", &one_of(Attribute::ToolName, &["x", "y"]));
+        check("request.headers['x-a'] == 'b'", &one_of(header(), &["b"]));
+        check("'x-a' in request.headers", &CelTest::Present(header()));
+        check("has(source.identity)", &CelTest::Present(Attribute::Identity));
+        check("request.path.startsWith('/a')", &text(Attribute::Path, TextTest::StartsWith("/a".to_owned())));
+        check("request.host.endsWith('.a')", &text(Attribute::Host, TextTest::EndsWith(".a".to_owned())));
+        check("request.method.contains('O')", &text(Attribute::Method, TextTest::Contains("O".to_owned())));
+        // Classes are spelled out.
+        check(
+            r"request.url_path.matches('^/\\d+$')",
+            &text(Attribute::UrlPath, TextTest::Matches("^/[0-9]+$".to_owned())),
+        );
+        check(
+            "true && !(source.namespace == 'n' || request.mcp.tool_name == 'x')",
+            &CelTest::Both(
+                Box::new(CelTest::Literal(true)),
+                Box::new(CelTest::Not(Box::new(CelTest::Either(
+                    Box::new(one_of(Attribute::Namespace, &["n"])),
+                    Box::new(tool()),
+                )))),
+            ),
+        );
+    }
+
+    #[test]
+    fn the_method_is_known() {
+        check("request.mcp.method == 'tools/call'", &CelTest::Literal(true));
+        check("request.mcp.method in ['tools/list']", &CelTest::Literal(false));
+        check("request.mcp.method.startsWith('tools/')", &CelTest::Literal(true));
+        check("has(request.mcp.method)", &CelTest::Literal(true));
+    }
+
+    #[test]
+    fn what_is_no_test_of_text() {
+        for source in [
+            "request.mcp.arguments.a == 'x'",
+            "has(request.mcp.arguments)",
+            "request.time > timestamp('2026-01-01T00:00:00Z')",
+            "size(request.path) > 3",
+            "request.path == request.url_path",
+            "request.path.lowerAscii() == '/a'",
+            "request.mcp.tool_name == 'x' ? true : false",
+            "['x'].exists(t, t == request.mcp.tool_name)",
+            "request.mcp.tool_name in [request.path]",
+            "request.headers.size() == 1",
+            "request.mcp.method.matches('tools')",
+            "request.method == dyn(1)",
+            "request.path + 'x' == '/ax'",
+        ] {
+            let message = Expression::compile(source).unwrap().plain().unwrap_err();
+            assert!(!message.is_empty(), "`{source}`");
+        }
+    }
+}

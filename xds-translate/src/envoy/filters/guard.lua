@@ -96,8 +96,16 @@ local function are_single(headers, names)
   return true
 end
 
+-- Whether there is a client certificate that has not ended: a connection may outlive it.
+local function is_current(handle)
+  local tls = handle:streamInfo():downstreamSslConnection()
+  if tls == nil or not tls:peerCertificatePresented() then return false end
+  return tls:expirationPeerCertificate() * 1000 > handle:timestamp()
+end
+
 function envoy_on_request(handle)
   local headers, metadata = handle:headers(), handle:streamInfo():dynamicMetadata()
+  if is_current(handle) then metadata:set(NAMESPACE, "current", true) end
   if are_single(headers, PROTOCOL) then metadata:set(NAMESPACE, "single", true) end
   if are_single(headers, MATCHED) then metadata:set(NAMESPACE, "matched_single", true) end
   local origin, host = headers:get("origin"), headers:get(":authority")

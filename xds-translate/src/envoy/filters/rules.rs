@@ -47,7 +47,12 @@ pub(super) fn source(policy: WrittenPolicy<'_>, rule: usize, place: Place) -> Te
 
 fn identity(id: &str, place: Place) -> Test {
     // A comma would stand for two names.
-    if place.identities && !id.contains(',') { peer(Text::exact(id)) } else { Test::Never }
+    if place.identities && !id.contains(',') { is_peer(Text::exact(id)) } else { Test::Never }
+}
+
+/// The one URI SAN of a client certificate that has not ended.
+fn is_peer(text: Text) -> Test {
+    peer(text).and(own_flag("current"))
 }
 
 /// When the rule of this index matches.
@@ -281,9 +286,9 @@ fn present(attribute: &Attribute, place: Place) -> Test {
         Attribute::Header(name) if is_own_spelling(name) => header_present(name),
         Attribute::Header(_) => Test::Never,
         // Exactly one name.
-        Attribute::Identity if place.identities => peer(Text::regex("spiffe://[^,]+")),
+        Attribute::Identity if place.identities => is_peer(Text::regex("spiffe://[^,]+")),
         Attribute::Namespace | Attribute::ServiceAccount if place.identities => {
-            peer(Text::regex("spiffe://[^,/]+/ns/[^,/]+/sa/[^,/]+"))
+            is_peer(Text::regex("spiffe://[^,/]+/ns/[^,/]+/sa/[^,/]+"))
         }
         Attribute::Identity | Attribute::Namespace | Attribute::ServiceAccount => Test::Never,
     }
