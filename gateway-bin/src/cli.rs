@@ -1,7 +1,6 @@
 //! The command line. Every flag can also be given as an environment variable (`--help` names it).
 mod decide;
 mod run;
-mod values;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -10,13 +9,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use policy_model::NamespacedName;
 use spiffe_id::{SpiffeId, TrustDomain};
 
+pub use command_line::{BundleFile, ListenAt, ResolveTo, parse_duration};
+
 pub use self::{
     decide::{DecideArgs, ProcessorAddress},
     run::{
         LimitArgs, ListenerArgs, LogFormat, ManifestArgs, OperationArgs, PolicyArgs, RunArgs, TlsArgs,
         UpstreamArgs, XdsArgs,
     },
-    values::{BundleFile, ListenAt, ResolveTo, parse_duration},
 };
 
 /// A gateway for AI agents: MCP over mTLS, decided by `XAccessPolicy`.
@@ -83,7 +83,7 @@ pub struct CheckArgs {
 pub struct ResolutionArgs {
     /// What happens where no policy has an Allow rule and nothing is delegated
     #[arg(long, default_value = "allow", value_name = "allow|deny", env = "AGENTIC_GATEWAY_DEFAULT_ACTION",
-          value_parser = values::default_action)]
+          value_parser = command_line::default_action)]
     pub default_action: DefaultAction,
     /// The trust domain of ServiceAccount sources
     #[arg(
@@ -112,7 +112,7 @@ pub struct ExplainArgs {
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// The Gateway that receives the request
-    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = values::namespaced_name, env = "AGENTIC_GATEWAY_GATEWAY")]
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = command_line::namespaced_name, env = "AGENTIC_GATEWAY_GATEWAY")]
     pub gateway: NamespacedName,
     /// Its listener; the first one by default
     #[arg(long, value_name = "NAME", env = "AGENTIC_GATEWAY_LISTENER")]
@@ -130,7 +130,7 @@ pub struct ExplainArgs {
     #[arg(long, env = "AGENTIC_GATEWAY_HOST")]
     pub host: Option<String>,
     /// A header; may be repeated
-    #[arg(long = "header", short = 'H', value_name = "NAME:VALUE", value_parser = values::header,
+    #[arg(long = "header", short = 'H', value_name = "NAME:VALUE", value_parser = command_line::header,
           env = "AGENTIC_GATEWAY_HEADER")]
     pub headers: Vec<(http::HeaderName, http::HeaderValue)>,
     /// The body, or `@FILE`; a POST with one has `content-type: application/json` and

@@ -104,8 +104,8 @@ pub fn translate(snapshot: &Snapshot, settings: &Settings) -> Translation {
     }
     let resources = &mut translation.resources;
     resources.sort_by(|one, other| (one.kind, &one.name).cmp(&(other.kind, &other.name)));
-    // Listeners may share a secret (the proxy's own certificate).
-    resources.dedup_by(|one, other| (one.kind, &one.name) == (other.kind, &other.name));
+    // Listeners share the proxy's own certificate.
+    resources.dedup();
     translation.unserved.sort();
     translation
 }

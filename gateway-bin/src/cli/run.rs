@@ -10,7 +10,7 @@ use http::Uri;
 use policy_model::NamespacedName;
 use spiffe_id::SpiffeId;
 
-use super::{ResolutionArgs, values};
+use super::ResolutionArgs;
 use crate::cli::{BundleFile, ListenAt, ResolveTo, parse_duration};
 
 /// `run`
@@ -55,7 +55,7 @@ pub struct ManifestArgs {
           env = "AGENTIC_GATEWAY_MANIFESTS")]
     pub paths: Vec<PathBuf>,
     /// Serve this Gateway only; all that the manifests hold by default. With --xds: the one that this proxy belongs to
-    #[arg(long = "gateway", value_name = "NAMESPACE/NAME", value_parser = values::namespaced_name,
+    #[arg(long = "gateway", value_name = "NAMESPACE/NAME", value_parser = command_line::namespaced_name,
           value_delimiter = ',', env = "AGENTIC_GATEWAY_GATEWAY")]
     pub gateways: Vec<NamespacedName>,
 }

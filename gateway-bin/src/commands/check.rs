@@ -1,16 +1,14 @@
 //! `check`
-use std::{fmt::Write as _, io::Write as _, process::ExitCode};
+use std::{io::Write as _, process::ExitCode};
 
+use command_line::{ManifestError, status_text, status_word};
 use serde_json::json;
-use xds_translate::{Condition, ConditionStatus, LoadError, ObjectStatus, resolve};
+use xds_translate::{LoadError, ObjectStatus, resolve};
 
-use crate::{
-    cli::{CheckArgs, Output},
-    config::{self, ManifestError},
-};
+use crate::cli::{CheckArgs, Output};
 
 pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
-    let manifests = match config::load(&args.paths) {
+    let manifests = match command_line::load(&args.paths) {
         Ok(manifests) => manifests,
         Err(ManifestError::Read(error)) => return Err(error),
         Err(ManifestError::Invalid(error)) => {
@@ -59,14 +57,6 @@ fn violations(error: &LoadError) -> Vec<serde_json::Value> {
         .collect()
 }
 
-fn status(status: ConditionStatus) -> &'static str {
-    match status {
-        ConditionStatus::True => "True",
-        ConditionStatus::False => "False",
-        ConditionStatus::Unknown => "Unknown",
-    }
-}
-
 fn object(of: &ObjectStatus) -> serde_json::Value {
     let conditions: Vec<_> = of
         .conditions
@@ -74,7 +64,7 @@ fn object(of: &ObjectStatus) -> serde_json::Value {
         .map(|condition| {
             json!({
                 "type": condition.r#type,
-                "status": status(condition.status),
+                "status": status_word(condition.status),
                 "reason": condition.reason,
                 "message": condition.message,
             })
@@ -92,47 +82,10 @@ fn object(of: &ObjectStatus) -> serde_json::Value {
     })
 }
 
-/// One line per object and scope; what is to be done stands below it.
 fn text(statuses: &[ObjectStatus], skipped: &[String]) -> String {
-    let mut out = String::new();
-    for of in statuses {
-        let mark = if of.is_accepted() { "ok  " } else { "FAIL" };
-        let object = &of.object;
-        let mut line = format!("{mark} {} ", object.kind);
-        if !object.namespace.is_empty() {
-            line.push_str(&object.namespace);
-            line.push('/');
-        }
-        line.push_str(&object.name);
-        if !of.scope.is_object() {
-            line.push_str(&format!(" ({})", of.scope));
-        }
-        for condition in &of.conditions {
-            line.push_str(&format!(
-                "  {}={}/{}",
-                condition.r#type,
-                status(condition.status),
-                condition.reason
-            ));
-        }
-        out.push_str(&line);
-        out.push('\n');
-        for condition in of.conditions.iter().filter(|condition| has_news(condition)) {
-            for part in condition.message.lines() {
-                // Writing to a string does not fail.
-                let _never = writeln!(out, "       {part}").is_err();
-            }
-        }
-    }
+    let mut out: String = statuses.iter().map(status_text).collect();
     if !skipped.is_empty() {
         out.push_str(&format!("note: objects of other kinds were skipped: {}\n", skipped.join(", ")));
     }
     out
-}
-
-/// Whether a condition says something to do: it is not as it should be, or it is accepted with a warning.
-fn has_news(condition: &Condition) -> bool {
-    let healthy =
-        if condition.r#type == "Conflicted" { ConditionStatus::False } else { ConditionStatus::True };
-    !condition.message.is_empty() && (condition.status != healthy || condition.message.contains("warning"))
 }

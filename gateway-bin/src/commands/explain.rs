@@ -18,7 +18,6 @@ use self::print::{Explained, Message};
 use super::check::print;
 use crate::{
     cli::{ExplainArgs, Output},
-    config,
     pipeline::{self, Arrival, Plan, Planned, Sessions},
     runtime::{GatewayRuntime, RuntimeSettings},
     tls::{ExtraRoots, Material},
@@ -29,7 +28,7 @@ pub(super) fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Clients of authorizers want a runtime, though none is asked.
     let _entered = runtime.enter();
-    let manifests = config::load(&args.paths)?;
+    let manifests = command_line::load(&args.paths)?;
     let resolution = resolve(&manifests.objects, &args.resolution.options());
     let known: Vec<String> = resolution.gateways.keys().map(ToString::to_string).collect();
     let snapshot = resolution

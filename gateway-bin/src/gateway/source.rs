@@ -2,13 +2,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
+use command_line::{Contents, ManifestError};
 use policy_model::NamespacedName;
 use xds_translate::{Options, Resolution, resolve};
 
-use crate::{
-    config::{self, Contents, ManifestError},
-    xds::Mirror,
-};
+use crate::xds::Mirror;
 
 /// Why what a source has cannot be put in force.
 #[derive(Debug, thiserror::Error)]
@@ -91,11 +89,11 @@ impl Files {
     }
 
     fn offer(&mut self, options: &Options) -> Result<Option<Resolution>, SourceError> {
-        let contents = config::contents(&self.paths).map_err(ManifestError::from)?;
+        let contents = command_line::contents(&self.paths).map_err(ManifestError::from)?;
         if self.in_force && self.offered == contents {
             return Ok(None);
         }
-        let manifests = config::parse(&contents)?;
+        let manifests = command_line::parse(&contents)?;
         let resolution = resolve(&manifests.objects, options);
         if self.offered.is_empty() {
             if !manifests.skipped.is_empty() {

@@ -112,14 +112,7 @@ fn routes() -> Value {
                     "match": {"prefix": "/", "dynamic_metadata": [decided]},
                     // Event streams live long and are silent for long.
                     "route": {"cluster_header": CLUSTER_HEADER, "timeout": "0s", "idle_timeout": "0s"},
-                    "request_headers_to_remove": [CLUSTER_HEADER, "x-envoy-external-address"],
-                    "request_headers_to_add": [{
-                        "header": {
-                            "key": "x-forwarded-for",
-                            "value": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%",
-                        },
-                        "append_action": "APPEND_IF_EXISTS_OR_ADD",
-                    }],
+                    "request_headers_to_remove": [CLUSTER_HEADER],
                     // Empty, and so without effect, where the processor did not open a session.
                     "response_headers_to_add": [{
                         "header": {

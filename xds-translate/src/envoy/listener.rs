@@ -113,7 +113,7 @@ impl Chains {
             "codec_type": "AUTO",
             "http_filters": http.filters,
             // What a client says of who it is and where it comes from: `x-envoy-*` goes, `x-forwarded-proto` is as it is,
-            // `x-forwarded-for` is judged as received and completed by the route.
+            // `x-forwarded-for` is judged as received and completed afterwards.
             "use_remote_address": true,
             "skip_xff_append": true,
             "forward_client_cert_details": "SANITIZE",

@@ -13,9 +13,11 @@
 //! - A `content-length` over the limit is best refused (413) at the headers. A body that turns out to be longer than Envoy
 //!   holds (the limit and 64 KiB) never reaches the processor: Envoy answers 413, or 408 after 30 s where the body was there
 //!   before the answer to the headers. One just over the limit does reach it.
-//! - Envoy removes `x-forwarded-client-cert` and the client's `x-envoy-*`, sets `x-forwarded-proto` and
-//!   `x-envoy-external-address`; the route removes the latter and completes `x-forwarded-for`. Everything else is received
-//!   and forwarded as it is, but for what the processor changes. A change that Envoy cannot make is an error (500).
+//! - A repeated Host arrives joined: `:authority` is `a,b`. A `Host` beside an absolute URI is dropped, as HTTP says.
+//! - Envoy removes `x-forwarded-client-cert` and most `x-envoy-*` of the client's, and sets `x-forwarded-proto` and
+//!   `x-envoy-external-address`; it leaves `x-forwarded-for` and the last to the processor, which completes the one and
+//!   removes the other. Everything else is received and forwarded as it is, but for what the processor changes. A change
+//!   that Envoy cannot make is an error (500).
 //! - [`SESSION`] must be set by the answer that decides. A session that the response opens is sealed by changing the
 //!   response's header.
 use std::fmt::Write as _;

@@ -101,7 +101,11 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     millis.filter(|millis| *millis <= 31_536_000_000).map(Duration::from_millis).ok_or_else(wanted)
 }
 
-pub(super) fn default_action(text: &str) -> Result<DefaultAction, String> {
+/// `allow` or `deny`.
+///
+/// # Errors
+/// Anything else.
+pub fn default_action(text: &str) -> Result<DefaultAction, String> {
     match text {
         "allow" => Ok(DefaultAction::Allow),
         "deny" => Ok(DefaultAction::Deny),
@@ -109,7 +113,11 @@ pub(super) fn default_action(text: &str) -> Result<DefaultAction, String> {
     }
 }
 
-pub(super) fn namespaced_name(text: &str) -> Result<NamespacedName, String> {
+/// `NAMESPACE/NAME`.
+///
+/// # Errors
+/// Anything else.
+pub fn namespaced_name(text: &str) -> Result<NamespacedName, String> {
     match text.split_once('/') {
         Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
             Ok(NamespacedName::new(namespace, name))
@@ -118,7 +126,11 @@ pub(super) fn namespaced_name(text: &str) -> Result<NamespacedName, String> {
     }
 }
 
-pub(super) fn header(text: &str) -> Result<(http::HeaderName, http::HeaderValue), String> {
+/// `NAME:VALUE`, a header.
+///
+/// # Errors
+/// Anything else.
+pub fn header(text: &str) -> Result<(http::HeaderName, http::HeaderValue), String> {
     let (name, value) = text.split_once(':').ok_or_else(|| format!("`{text}` is not NAME:VALUE"))?;
     let name = name.trim().parse().map_err(|_error| format!("`{name}` is not a header name"))?;
     let value = http::HeaderValue::from_bytes(value.trim().as_bytes())
