@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 use crate::{
     install::{InstallArgs, MakeCaArgs},
     run::RunArgs,
+    translate::TranslateArgs,
 };
 
 /// Control plane of the agentic gateway.
@@ -24,4 +25,6 @@ pub(crate) enum Command {
     Install(InstallArgs),
     /// Print a Secret with a new CA pool as YAML
     MakeCa(MakeCaArgs),
+    /// Print what an Envoy needs to serve a Gateway, as a bootstrap in JSON; exit 1 if anything is not accepted
+    Translate(Box<TranslateArgs>),
 }

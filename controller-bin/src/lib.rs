@@ -4,6 +4,7 @@
 mod backoff;
 mod cli;
 mod crds;
+pub mod envoy;
 pub mod identity;
 pub mod index;
 mod install;
@@ -11,6 +12,7 @@ pub mod lease;
 pub mod provision;
 pub mod run;
 pub mod status;
+mod translate;
 pub mod watch;
 
 use std::io::Write;
@@ -28,6 +30,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<()> {
         cli::Command::Install(args) => install::install(args, out)?,
         cli::Command::MakeCa(args) => install::make_ca(args, out)?,
         cli::Command::Run(args) => run::run(args)?,
+        cli::Command::Translate(args) => translate::print(args, out, &mut std::io::stderr().lock())?,
     }
     out.flush()?;
     Ok(())

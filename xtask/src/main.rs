@@ -3,6 +3,7 @@ mod bench;
 mod chroot;
 mod cluster;
 mod command;
+mod descriptors;
 mod e2e;
 mod fuzz;
 mod interop;
@@ -46,6 +47,8 @@ enum Task {
     },
     /// The product in a cluster: provisioning, identities, policies, both tables of the quickstart, faults
     E2e(e2e::E2eArgs),
+    /// Writes what of Envoy's protobuf definitions the controller needs, from those that the `envoy-types` crate ships
+    Descriptors,
     /// Both programs linked statically and run in an empty root directory, as the images have it
     Chroot(chroot::ChrootArgs),
     /// The gateway beside a bare hyper proxy: CPU per request and latency, in the same run
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Task::Cluster(args) => cluster::cluster(&args),
         Task::ClusterPart { part } => cluster::part(&part),
         Task::E2e(args) => e2e::e2e(&args),
+        Task::Descriptors => descriptors::write(),
         Task::Chroot(args) => chroot::chroot(&args),
         Task::BenchProxy(bench) => bench::bench_proxy(&bench),
         Task::BenchPart { part } => bench::part(&part),
