@@ -13,6 +13,8 @@
 
 #[path = "replay/controller.rs"]
 mod controller;
+#[path = "replay/envoy.rs"]
+mod envoy;
 #[path = "replay/wire.rs"]
 mod wire;
 #[path = "replay/world.rs"]

@@ -34,10 +34,13 @@ pub(super) struct Envoy {
     pub(super) exchange: Arc<Mutex<Exchange>>,
 }
 
+/// Asks for a body.
+type Asked = dyn Future<Output = Result<Bytes, Broken>> + Send;
+
 /// A request's body, which Envoy holds until it is asked for.
 pub(super) struct HeldBody {
     /// `None`: there is none, or it has been read.
-    asked: Option<Pin<Box<dyn Future<Output = Result<Bytes, Broken>> + Send>>>,
+    asked: Option<Pin<Box<Asked>>>,
     /// What Content-Length says.
     announced: Option<u64>,
 }

@@ -87,10 +87,12 @@ async fn what_needs_no_body_is_decided_at_its_head() {
     }
 }
 
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 #[tokio::test]
 async fn what_a_request_becomes() {
     let world = World::start(&[]).await;
-    let cases: [(&str, &[(&str, &str)], &[(&str, &str)]); 6] = [
+    let cases: [(&str, Headers<'_>, Headers<'_>); 6] = [
         // Nobody outside tells Envoy what to do, or who he is.
         (
             "/mcp",

@@ -349,6 +349,14 @@ enum Front {
 }
 
 impl Running<'_> {
+    /// Where a gateway serves a listener.
+    pub(crate) fn address(&self, listener: &str) -> SocketAddr {
+        match &self.front {
+            Front::Gateway(gateway) => gateway.bound()[&port_of(listener)],
+            Front::Processor(..) => panic!("nobody listens"),
+        }
+    }
+
     /// A connection to a listener: with the identity over TLS, or plain.
     pub(crate) async fn connect(
         &self,
@@ -356,16 +364,12 @@ impl Running<'_> {
         identity: Option<&str>,
         server_name: &str,
     ) -> std::io::Result<Box<dyn Wire>> {
-        let (_, port) = LISTENERS.iter().find(|(name, _)| *name == listener).unwrap();
-        let gateway = match &self.front {
-            Front::Gateway(gateway) => gateway,
-            Front::Processor(_, envoy) => {
-                let (near, far) = tokio::io::duplex(1 << 16);
-                tokio::spawn(envoy.clone().serve(far, metadata(listener, *port, identity)));
-                return Ok(Box::new(near));
-            }
-        };
-        let stream = TcpStream::connect(gateway.bound()[port]).await?;
+        if let Front::Processor(_, envoy) = &self.front {
+            let (near, far) = tokio::io::duplex(1 << 16);
+            tokio::spawn(envoy.clone().serve(far, metadata(listener, port_of(listener), identity)));
+            return Ok(Box::new(near));
+        }
+        let stream = TcpStream::connect(self.address(listener)).await?;
         if listener == "plain" {
             return Ok(Box::new(stream));
         }
@@ -383,6 +387,10 @@ impl Running<'_> {
             }
         };
     }
+}
+
+fn port_of(listener: &str) -> u16 {
+    LISTENERS.iter().find(|(name, _)| *name == listener).unwrap().1
 }
 
 /// What Envoy says of a connection.
