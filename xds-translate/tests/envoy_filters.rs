@@ -435,7 +435,7 @@ fn is_sound(translation: &Translation) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Whatever arrives: no panic, the same twice, and sound.
     #[test]
