@@ -81,6 +81,8 @@ impl Counts {
 pub struct Serving {
     /// For the discovery service: the controller's own certificate, and clients verified against the pool's roots. Made anew before it expires and when the pool changes.
     pub tls: Arc<rustls::ServerConfig>,
+    /// The pool's roots (PEM): whose identities are accepted.
+    pub roots: Arc<str>,
     /// Secrets from which [`session_keys`] are derived, the signing CA's first.
     pub seeds: Arc<[[u8; 32]]>,
 }

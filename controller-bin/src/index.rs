@@ -8,7 +8,7 @@ use policy_model::NamespacedName;
 use prost::Message as _;
 use serde_json::Value;
 use xds_server::{Resource, ResourceSet};
-use xds_translate::{Inserted, ObjectRef, ObjectStatus, Objects, native};
+use xds_translate::{Inserted, ObjectRef, ObjectStatus, Objects, Snapshot, native};
 
 use crate::provision::{Proxy, proxy_name};
 
@@ -57,7 +57,8 @@ struct Entry {
 struct Cached {
     revision: u64,
     outcome: Outcome,
-    /// Holds the compiled expressions, which need not be compiled again as long as they are held.
+    /// They hold the compiled expressions too, which need not be compiled again as long as they are held.
+    snapshots: Arc<BTreeMap<NamespacedName, Snapshot>>,
     _engine: Arc<authz_core::Engine>,
 }
 
@@ -202,22 +203,26 @@ impl Index {
 
     /// What follows.
     pub fn outcome(&self) -> Outcome {
-        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Cached { revision, outcome, .. }) = &*cached
-            && *revision == self.revision
-        {
-            return outcome.clone();
-        }
-        let before = cached.as_ref().map(|cached| &cached.outcome.gateways);
-        let (outcome, engine) = self.compute(before.unwrap_or(&BTreeMap::new()));
-        *cached = Some(Cached { revision: self.revision, outcome: outcome.clone(), _engine: engine });
-        outcome
+        self.current(|cached| cached.outcome.clone())
     }
 
-    fn compute(
-        &self,
-        before: &BTreeMap<NamespacedName, GatewayOutcome>,
-    ) -> (Outcome, Arc<authz_core::Engine>) {
+    /// The Gateways of [`outcome`](Self::outcome), resolved, for data planes that cannot do that themselves. While a
+    /// Gateway's resources stay the same, so does its snapshot.
+    pub fn snapshots(&self) -> Arc<BTreeMap<NamespacedName, Snapshot>> {
+        self.current(|cached| Arc::clone(&cached.snapshots))
+    }
+
+    fn current<T>(&self, read: impl FnOnce(&Cached) -> T) -> T {
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(current) = cached.as_ref().filter(|cached| cached.revision == self.revision) {
+            return read(current);
+        }
+        let before = cached.as_ref().map(|cached| &cached.outcome.gateways);
+        let computed = self.compute(before.unwrap_or(&BTreeMap::new()));
+        read(cached.insert(computed))
+    }
+
+    fn compute(&self, before: &BTreeMap<NamespacedName, GatewayOutcome>) -> Cached {
         let options = &self.settings.options;
         let resolution = xds_translate::resolve(&self.objects, options);
         let classes = Classes::read(self);
@@ -254,7 +259,12 @@ impl Index {
             statuses: statuses.into(),
             secrets: xds_translate::named_secrets(&self.objects, options),
         };
-        (outcome, resolution.engine)
+        Cached {
+            revision: self.revision,
+            outcome,
+            snapshots: Arc::new(resolution.gateways),
+            _engine: resolution.engine,
+        }
     }
 
     fn abandoned(&self, ours: &BTreeMap<NamespacedName, GatewayOutcome>) -> BTreeSet<NamespacedName> {

@@ -8,7 +8,10 @@ use clap::Args;
 use spiffe_id::TrustDomain;
 
 pub(crate) use self::ca::{MakeCaArgs, make_ca};
-use crate::{crd_yaml, identity};
+use crate::{
+    crd_yaml, identity,
+    provision::{ENVOY_IMAGE, EnvoyImage},
+};
 
 /// Everything but the CRDs. It is text, not a program's output, for the comments beside the rights.
 const MANIFESTS: &str = include_str!("install/manifests.yaml");
@@ -24,6 +27,10 @@ pub(crate) struct InstallArgs {
     #[arg(long, value_name = "IMAGE", env = "AGENTIC_CONTROLLER_GATEWAY_IMAGE", value_parser = image,
           default_value = concat!("ghcr.io/agentic-access/agentic-gateway:", env!("CARGO_PKG_VERSION")))]
     gateway_image: String,
+    /// Image of Envoy where a GatewayClass has `dataPlane: envoy` and names none; its tag tells the version
+    #[arg(long, value_name = "IMAGE", env = "AGENTIC_CONTROLLER_ENVOY_IMAGE", value_parser = envoy_image,
+          default_value = ENVOY_IMAGE)]
+    envoy_image: String,
     /// Namespace of the controller
     #[arg(long, default_value = "agentic-net-system", env = "AGENTIC_CONTROLLER_NAMESPACE", value_parser = namespace)]
     namespace: String,
@@ -62,6 +69,7 @@ fn manifests(args: &InstallArgs) -> anyhow::Result<String> {
         ("namespace", args.namespace.as_str()),
         ("image", &args.image),
         ("gateway-image", &args.gateway_image),
+        ("envoy-image", &args.envoy_image),
         ("replicas", &args.replicas.to_string()),
         ("trust-domain", args.trust_domain.as_str()),
         ("default-action", &args.default_action),
@@ -80,6 +88,10 @@ fn image(text: &str) -> Result<String, String> {
     } else {
         Err(format!("`{text}` is not an image; write it as `registry.example/agentic-controller:0.1.0`"))
     }
+}
+
+fn envoy_image(text: &str) -> Result<String, String> {
+    EnvoyImage::read(text, None).map(|image| image.image)
 }
 
 /// A DNS label (RFC 1123), as names of namespaces are. One of digits alone would be a number in YAML.

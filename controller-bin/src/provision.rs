@@ -1,6 +1,7 @@
 //! Proxies: what runs for each Gateway, by server-side apply.
 mod apply;
 mod drift;
+mod envoy;
 mod finalizers;
 mod objects;
 mod parameters;
@@ -9,10 +10,12 @@ use std::collections::BTreeMap;
 
 use policy_model::NamespacedName;
 use sha2::{Digest as _, Sha256};
+use xds_translate::envoy::Version;
 
 pub(crate) use self::parameters::is_image;
 pub use self::{
     apply::{apply, remove},
+    envoy::{decide_socket, own_certificate},
     finalizers::release,
     objects::objects,
 };
@@ -24,14 +27,43 @@ pub const GATEWAY_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
 /// On a proxy's Pods, with [`proxy_name`] as its value: what the Deployment, the Service and the disruption budget select
 /// by. It says nothing of the data plane, since a Deployment's selector cannot be changed.
 pub const PROXY_LABEL: &str = "agentic.networking.x-k8s.io/proxy";
+/// The image of Envoy by default.
+pub(crate) const ENVOY_IMAGE: &str = "docker.io/envoyproxy/envoy:distroless-v1.40.0";
 /// Longest value of a label.
 const LABEL_VALUE: usize = 63;
 
 /// The data planes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DataPlane {
     /// Our own gateway.
     Native,
+    /// Envoy, with our engine beside it.
+    Envoy(Envoy),
+}
+
+/// Envoy as a data plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envoy {
+    /// From the GatewayClass's parameters; the controller's default otherwise.
+    pub image: Option<EnvoyImage>,
+    /// Who decides.
+    pub policy: EnvoyPolicy,
+}
+
+/// An image of Envoy's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnvoyImage {
+    /// The reference.
+    pub image: String,
+    /// What is in it.
+    pub version: Version,
+}
+
+/// Who decides where Envoy is the data plane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EnvoyPolicy {
+    /// `agentic-gateway decide` in the same Pod.
+    Engine,
 }
 
 /// How the proxies of one Gateway run: everything that the applied objects depend on.
@@ -49,7 +81,7 @@ pub struct Proxy {
     pub ports: Vec<u16>,
     /// What runs.
     pub data_plane: DataPlane,
-    /// From the GatewayClass's parameters; the controller's default otherwise.
+    /// Image of agentic-gateway from the GatewayClass's parameters; the controller's default otherwise.
     pub image: Option<String>,
     /// Replicas; 1 by default.
     pub replicas: u32,
@@ -60,10 +92,14 @@ pub struct Proxy {
 /// What the controller adds to each.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Image of the native data plane.
+    /// Image of agentic-gateway.
     pub gateway_image: String,
-    /// `https://agentic-controller.agentic-net-system.svc:15010`
-    pub xds_url: String,
+    /// Image of Envoy.
+    pub envoy_image: EnvoyImage,
+    /// Host name of the discovery service: `agentic-controller.agentic-net-system.svc`
+    pub xds_host: String,
+    /// Port of the discovery service.
+    pub xds_port: u16,
     /// The controller's SPIFFE ID, which proxies pin.
     pub xds_server_id: String,
     /// Trust domain.
@@ -77,7 +113,7 @@ pub struct Settings {
 /// Parameters of a GatewayClass (`data` of the ConfigMap in `parametersRef`). Unknown keys and bad values are errors: `InvalidParameters`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Parameters {
-    /// `dataPlane`: `native`.
+    /// `dataPlane`: `native` or `envoy`, with what else is said about Envoy.
     pub data_plane: Option<DataPlane>,
     /// `image`
     pub image: Option<String>,

@@ -1,5 +1,6 @@
 //! `agentic-controller run`: the parts put together, each supervised.
 mod admit;
+mod envoy;
 mod health;
 mod metrics;
 mod provisioner;
@@ -93,6 +94,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "IMAGE", env = "AGENTIC_CONTROLLER_GATEWAY_IMAGE",
           default_value = concat!("ghcr.io/agentic-access/agentic-gateway:", env!("CARGO_PKG_VERSION")))]
     pub gateway_image: String,
+    /// Image of Envoy where a GatewayClass has `dataPlane: envoy` and names none; its tag tells the version
+    #[arg(long, value_name = "IMAGE", env = "AGENTIC_CONTROLLER_ENVOY_IMAGE", value_parser = envoy_image,
+          default_value = provision::ENVOY_IMAGE)]
+    pub envoy_image: provision::EnvoyImage,
     /// How long a replica that says nothing keeps its Leases; another one leads then
     #[arg(long, value_name = "SECONDS", default_value_t = 15, env = "AGENTIC_CONTROLLER_LEASE_SECONDS",
           value_parser = clap::value_parser!(u16).range(3..=300))]
@@ -181,6 +186,7 @@ async fn serve(args: &RunArgs) -> anyhow::Result<()> {
     let (abandoned, to_remove) = watch::channel(BTreeSet::new());
     let (failures, provisioning) = watch::channel(BTreeMap::new());
     let (writes, to_write) = watch::channel(Arc::default());
+    let (envoys, connected) = watch::channel(BTreeSet::new());
 
     let mut tasks = Supervised::default();
     tasks.spawn("health", health::serve(admin_listener, Arc::clone(&health), Arc::clone(&metrics)));
@@ -200,7 +206,7 @@ async fn serve(args: &RunArgs) -> anyhow::Result<()> {
             serving,
         ),
     );
-    tasks.spawn("reports", reconcile::report(cache.clone(), published.clone()));
+    tasks.spawn("reports", reconcile::report(cache.clone(), published.clone(), envoys));
     let (written, counted) = (client.clone(), Arc::clone(&metrics));
     tasks.spawn("statuses", async move {
         status::write_all(written, to_write, move |result| counted.status(result)).await;
@@ -221,6 +227,7 @@ async fn serve(args: &RunArgs) -> anyhow::Result<()> {
     let reconciler = Reconciler {
         index: index::Index::new(index::Settings { options: options(args) }),
         cache: cache.clone(),
+        envoys: envoy::Envoys::new(args.envoy_image.version, &args.trust_domain),
         admitted: admitted.clone(),
         health: Arc::clone(&health),
         metrics,
@@ -238,6 +245,7 @@ async fn serve(args: &RunArgs) -> anyhow::Result<()> {
             serving: server.clone(),
             membership: members,
             published: published.subscribe(),
+            envoys: connected,
             provisioning,
         }),
     );
@@ -328,12 +336,18 @@ fn provision_settings(args: &RunArgs) -> anyhow::Result<provision::Settings> {
     };
     Ok(provision::Settings {
         gateway_image: args.gateway_image.clone(),
-        xds_url: format!("https://{}:{}", service(args), args.xds_addr.port()),
+        envoy_image: args.envoy_image.clone(),
+        xds_host: service(args),
+        xds_port: args.xds_addr.port(),
         xds_server_id: own.as_str().to_owned(),
         trust_domain: args.trust_domain.as_str().to_owned(),
         signer: identity::SIGNER.to_owned(),
         flags,
     })
+}
+
+fn envoy_image(text: &str) -> Result<provision::EnvoyImage, String> {
+    provision::EnvoyImage::read(text, None)
 }
 
 /// The group of a Gateway in the discovery service.

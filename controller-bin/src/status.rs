@@ -21,7 +21,8 @@ pub use self::writer::write_all;
 /// What is known about the proxies of a Gateway, from all replicas.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Proxies {
-    /// Versions of object sets that some connected proxy acknowledged.
+    /// Versions of object sets that some connected proxy acknowledged; of Envoy, where it and the engine beside it have
+    /// acknowledged everything, the version of that.
     pub acknowledged: BTreeSet<String>,
     /// What proxies refused: version and message.
     pub refused: Vec<(String, String)>,
@@ -34,6 +35,11 @@ pub struct Observed {
     pub proxies: BTreeMap<NamespacedName, Proxies>,
     /// What provisioning could not do, by Gateway.
     pub provisioning: BTreeMap<NamespacedName, String>,
+    /// By Gateway that Envoy serves: the version of all that its proxies are to have, as
+    /// [`Proxies::acknowledged`] has it. Of other Gateways it is the version of the objects.
+    pub envoy: BTreeMap<NamespacedName, String>,
+    /// By Gateway: listeners that its data plane cannot serve as they are meant, and why.
+    pub unserved: BTreeMap<NamespacedName, BTreeMap<String, String>>,
     /// By Gateway: for how long its current version has been current and not acknowledged by any proxy that is connected. A
     /// Gateway that is not named here has no [`GRACE`].
     pub current_for: BTreeMap<NamespacedName, Duration>,

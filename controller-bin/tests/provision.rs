@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use agentic_controller::{
     identity::SIGNER,
-    provision::{DataPlane, Proxy, Settings, gateway_label, objects, proxy_name},
+    provision::{
+        DataPlane, Envoy, EnvoyImage, EnvoyPolicy, Proxy, Settings, gateway_label, objects, proxy_name,
+    },
 };
 use policy_model::NamespacedName;
 use proptest::prelude::*;
@@ -14,7 +16,9 @@ use serde_json::{Value, json};
 fn settings() -> Settings {
     Settings {
         gateway_image: "ghcr.io/agentic-access/agentic-gateway:0.1.0".to_owned(),
-        xds_url: "https://agentic-controller.agentic-net-system.svc:15010".to_owned(),
+        envoy_image: EnvoyImage::read("docker.io/envoyproxy/envoy:distroless-v1.40.0", None).unwrap(),
+        xds_host: "agentic-controller.agentic-net-system.svc".to_owned(),
+        xds_port: 15010,
         xds_server_id: "spiffe://cluster.local/ns/agentic-net-system/sa/agentic-controller".to_owned(),
         trust_domain: "cluster.local".to_owned(),
         signer: SIGNER.to_owned(),
@@ -204,4 +208,115 @@ proptest! {
             prop_assert!(object["metadata"].get("finalizers").is_none());
         }
     }
+}
+
+fn with_envoy() -> Proxy {
+    let image = EnvoyImage::read("registry.example/envoy:v1.38.3", None).unwrap();
+    Proxy {
+        data_plane: DataPlane::Envoy(Envoy { image: Some(image), policy: EnvoyPolicy::Engine }),
+        ..proxy()
+    }
+}
+
+#[test]
+fn envoy_beside_the_engine() {
+    let golden: Value = serde_yaml_ng::from_str(include_str!("golden/envoy.yaml")).unwrap();
+    let made = objects(&with_envoy(), &settings());
+    let spec = &of_kind(&made, "Deployment")["spec"]["template"]["spec"];
+    for part in ["containers", "volumes"] {
+        assert_eq!(spec[part], golden[part], "\n{}", serde_yaml_ng::to_string(&spec[part]).unwrap());
+    }
+    // Everything else is as it is with our own gateway: the data plane is changed in place.
+    let rest = |objects: &[Value]| {
+        let mut deployment = of_kind(objects, "Deployment").clone();
+        let template = deployment["spec"]["template"].as_object_mut().unwrap();
+        let spec = template["spec"].as_object_mut().unwrap();
+        spec.retain(|field, _| !["containers", "volumes"].contains(&field.as_str()));
+        template.remove("metadata");
+        deployment["spec"].clone()
+    };
+    let native = objects(&proxy(), &settings());
+    assert_eq!(rest(&made), rest(&native));
+    for kind in ["ServiceAccount", "PodDisruptionBudget", "Service"] {
+        assert_eq!(of_kind(&made, kind)["spec"], of_kind(&native, kind)["spec"]);
+    }
+    // What only one of them needs goes with it.
+    let keys = |objects: &[Value]| -> Vec<String> {
+        of_kind(objects, "ConfigMap")["data"].as_object().unwrap().keys().cloned().collect()
+    };
+    let variables = ["AGENTIC_GATEWAY_FILTER_LISTS", "AGENTIC_GATEWAY_MAX_BODY_BYTES"];
+    assert_eq!(keys(&native), variables);
+    assert_eq!(keys(&made), [&variables[..], &["certificate.json", "envoy.json", "roots.json"]].concat());
+}
+
+/// A file of the ConfigMap.
+fn file(proxy: &Proxy, name: &str) -> Value {
+    let made = objects(proxy, &settings());
+    serde_json::from_str(of_kind(&made, "ConfigMap")["data"][name].as_str().unwrap()).unwrap()
+}
+
+#[test]
+fn envoy_takes_its_configuration_from_the_controller_alone() {
+    let bootstrap = file(&with_envoy(), "envoy.json");
+    let ads = &bootstrap["dynamic_resources"];
+    assert_eq!(ads["ads_config"]["api_type"], "DELTA_GRPC");
+    let name = &ads["ads_config"]["grpc_services"][0]["envoy_grpc"]["cluster_name"];
+    let clusters = bootstrap["static_resources"]["clusters"].as_array().unwrap();
+    let controller = clusters.iter().find(|cluster| cluster["name"] == *name).unwrap();
+    let address = &controller["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"];
+    let address = &address["socket_address"];
+    assert_eq!(address["address"], "agentic-controller.agentic-net-system.svc");
+    assert_eq!(address["port_value"], 15010);
+    let tls = &controller["transport_socket"]["typed_config"]["common_tls_context"];
+    // The controller's server speaks nothing older.
+    assert_eq!(tls["tls_params"]["tls_maximum_protocol_version"], "TLSv1_3");
+    let path =
+        |source: &Value| source["sds_config"]["path_config_source"]["path"].as_str().unwrap().to_owned();
+    assert_eq!(path(&tls["tls_certificate_sds_secret_configs"][0]), "/etc/envoy/certificate.json");
+    assert_eq!(path(&tls["validation_context_sds_secret_config"]), "/etc/envoy/roots.json");
+    let watched = json!({"path": "/run/gateway-identity-mtls"});
+    let roots = &file(&with_envoy(), "roots.json")["resources"][0]["validation_context"];
+    assert_eq!(roots["trusted_ca"]["filename"], "/run/gateway-identity-mtls/cluster.local.trust-bundle.pem");
+    assert_eq!(roots["watched_directory"], watched);
+    let id = "spiffe://cluster.local/ns/agentic-net-system/sa/agentic-controller";
+    let only = json!([{"san_type": "URI", "matcher": {"exact": id}}]);
+    assert_eq!(roots["match_typed_subject_alt_names"], only);
+    let certificate = &file(&with_envoy(), "certificate.json")["resources"][0]["tls_certificate"];
+    assert_eq!(certificate["watched_directory"], watched);
+    let bundle = json!({"filename": "/run/gateway-identity-mtls/credential-bundle.pem"});
+    assert_eq!((&certificate["certificate_chain"], &certificate["private_key"]), (&bundle, &bundle));
+}
+
+#[test]
+fn of_envoys_own_pages_a_pod_shows_whether_it_serves() {
+    let busy = Proxy { ports: vec![15000, 15001, 15021, 15022, 15023], ..with_envoy() };
+    let bootstrap = file(&busy, "envoy.json");
+    let address = |of: &Value| {
+        let address = &of["address"]["socket_address"];
+        (address["address"].as_str().unwrap().to_owned(), address["port_value"].as_u64().unwrap())
+    };
+    assert_eq!(address(&bootstrap["admin"]), ("127.0.0.1".to_owned(), 15003));
+    let probes = &bootstrap["static_resources"]["listeners"][0];
+    assert_eq!(address(probes), ("0.0.0.0".to_owned(), 15025));
+    let http = &probes["filter_chains"][0]["filters"][0]["typed_config"];
+    let routes = http["route_config"]["virtual_hosts"][0]["routes"].as_array().unwrap();
+    let to_admin: Vec<_> = routes.iter().filter(|route| route.get("route").is_some()).collect();
+    assert_eq!(to_admin.len(), 1);
+    assert_eq!(to_admin[0]["match"], json!({"path": "/ready"}));
+    let made = objects(&busy, &settings());
+    let containers = &of_kind(&made, "Deployment")["spec"]["template"]["spec"]["containers"];
+    assert_eq!(containers[0]["ports"][0]["containerPort"], 15025);
+    assert_eq!(containers[1]["ports"][0]["containerPort"], 15024);
+}
+
+#[test]
+fn the_controllers_image_of_envoy_and_the_classs_log_level() {
+    let mut proxy = with_envoy();
+    proxy.data_plane = DataPlane::Envoy(Envoy { image: None, policy: EnvoyPolicy::Engine });
+    proxy.flags.push("--log=debug".to_owned());
+    let made = objects(&proxy, &settings());
+    let envoy = &of_kind(&made, "Deployment")["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(envoy["image"], "docker.io/envoyproxy/envoy:distroless-v1.40.0");
+    let args: Vec<&str> = envoy["args"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert!(args.windows(2).any(|pair| pair == ["--log-level", "debug"]), "{args:?}");
 }

@@ -5,6 +5,7 @@
 //! is in [`xds_translate::envoy::processor`].
 mod answer;
 mod carrier;
+mod drain;
 mod exchange;
 mod lines;
 mod metadata;
@@ -19,6 +20,7 @@ use tokio::{
     task::JoinHandle,
 };
 
+pub(crate) use self::drain::drain;
 use self::serve::Server;
 use crate::{
     cli::{DecideArgs, ProcessorAddress},

@@ -37,7 +37,8 @@ pub(crate) type Resources = BTreeMap<Arc<str>, Resource>;
 /// Everything that one group of clients is to have: resources by type URL and name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ResourceSet {
-    /// By type URL, then by name.
+    /// By type URL, then by name. A type that is not among them is not spoken of: clients that ask for it hear nothing and
+    /// keep what they have. One without resources is: clients drop what they have of it.
     pub types: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Resource>>,
 }
 
@@ -85,6 +86,11 @@ impl Published {
         let versions =
             set.types.iter().map(|(type_url, resources)| (Arc::clone(type_url), version_of(resources)));
         Self { versions: versions.collect(), empty: version_of(&Resources::new()), set }
+    }
+
+    /// Whether anything is said of a type.
+    pub(crate) fn has_type(&self, type_url: &str) -> bool {
+        self.set.types.contains_key(type_url)
     }
 
     pub(crate) fn resources(&self, type_url: &str) -> &Resources {
@@ -146,6 +152,13 @@ impl Cache {
         let groups = self.groups();
         let published = groups.get(group)?.borrow();
         published.as_ref().map(|published| Arc::clone(&published.set))
+    }
+
+    /// [`ResourceSet::version_of`] what a group has now; computed once for each set.
+    pub fn version_of(&self, group: &str, type_url: &str) -> Option<Arc<str>> {
+        let groups = self.groups();
+        let published = groups.get(group)?.borrow();
+        published.as_ref().map(|published| Arc::clone(published.version_of(type_url)))
     }
 
     /// What every connected client (each of its streams) last said.

@@ -1,6 +1,6 @@
 //! What clients said about what they got.
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -20,6 +20,8 @@ pub struct Report {
     pub group: Arc<str>,
     /// Its address as the server sees it.
     pub address: IpAddr,
+    /// URLs of the types that it is subscribed to something of.
+    pub asked: BTreeSet<Arc<str>>,
     /// By type URL: [`ResourceSet::version_of`](crate::ResourceSet::version_of) of the last set that it acknowledged as
     /// a whole. A client that is subscribed to some names of a type acknowledges a set when it has what the set says
     /// about these names.
@@ -126,17 +128,19 @@ pub(crate) struct Registration {
 }
 
 impl Registration {
-    /// Says what the client has acknowledged and refused by now.
+    /// Says what the client asks for, has acknowledged and refused by now.
     pub(crate) fn update(
         &self,
+        asked: BTreeSet<Arc<str>>,
         acknowledged: BTreeMap<Arc<str>, Arc<str>>,
         refused: BTreeMap<Arc<str>, Nack>,
     ) {
         let mut streams = self.registry.streams();
         let Some(report) = streams.get_mut(&self.id) else { return };
-        if report.acknowledged == acknowledged && report.refused == refused {
+        if report.asked == asked && report.acknowledged == acknowledged && report.refused == refused {
             return;
         }
+        report.asked = asked;
         report.acknowledged = acknowledged;
         report.refused = refused;
         drop(streams);
@@ -168,7 +172,9 @@ mod tests {
     fn reports_come_change_and_go_with_their_streams() {
         let registry = Arc::new(Registry::default());
         let mut changed = registry.changed();
+        let asked = BTreeSet::from([Arc::from("t")]);
         let report = Report {
+            asked: BTreeSet::new(),
             group: "g".into(),
             address: [192, 0, 2, 1].into(),
             acknowledged: BTreeMap::new(),
@@ -178,12 +184,12 @@ mod tests {
         assert!(changed.has_changed().unwrap());
         assert_eq!(registry.reports(), std::slice::from_ref(&report));
         changed.mark_unchanged();
-        registration.update(BTreeMap::new(), BTreeMap::new());
+        registration.update(BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
         assert!(!changed.has_changed().unwrap(), "nothing changed");
         let acknowledged = BTreeMap::from([("t".into(), "v".into())]);
-        registration.update(acknowledged.clone(), BTreeMap::new());
+        registration.update(asked.clone(), acknowledged.clone(), BTreeMap::new());
         assert!(changed.has_changed().unwrap());
-        assert_eq!(registry.reports(), [Report { acknowledged, ..report }]);
+        assert_eq!(registry.reports(), [Report { asked, acknowledged, ..report }]);
         changed.mark_unchanged();
         drop(registration);
         assert!(changed.has_changed().unwrap());

@@ -6,7 +6,10 @@ mod delta;
 mod sotw;
 mod subscription;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use self::subscription::{Change, Subscription};
 use crate::{Nack, cache::Published};
@@ -79,6 +82,12 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// The types of which something is subscribed to.
+    pub(crate) fn asked(&self) -> BTreeSet<Arc<str>> {
+        let asked = self.types.iter().filter(|(_, subscription)| !subscription.wants_nothing());
+        asked.map(|((_, type_url), _)| Arc::clone(type_url)).collect()
+    }
+
     /// By type: the set that was acknowledged as a whole.
     pub(crate) fn acknowledged(&self) -> BTreeMap<Arc<str>, Arc<str>> {
         let of = |((_, type_url), subscription): (&(usize, Arc<str>), &Subscription)| {

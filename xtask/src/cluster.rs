@@ -37,7 +37,7 @@ pub(crate) fn cluster(args: &ClusterArgs) -> anyhow::Result<()> {
     if !namespaces::inside() {
         // Inside there is no network: everything is fetched and built before.
         binaries::build()?;
-        runtime.block_on(images::prepare(false))?;
+        runtime.block_on(images::prepare(false, true))?;
         let again: Vec<String> = env::args().skip(1).collect();
         return enter(&again);
     }
@@ -47,7 +47,8 @@ pub(crate) fn cluster(args: &ClusterArgs) -> anyhow::Result<()> {
     let (control_plane, node) = runtime.block_on(async {
         let control_plane = ControlPlane::start(&dir.join("control-plane"), &binaries).await?;
         let node =
-            Node::start(&control_plane, &dir.join("node"), images::options(&binaries, false).await?).await?;
+            Node::start(&control_plane, &dir.join("node"), images::options(&binaries, false, true).await?)
+                .await?;
         install_gateway_api(&control_plane.access(), &binaries).await?;
         anyhow::Ok((control_plane, node))
     })?;

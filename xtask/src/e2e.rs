@@ -1,6 +1,7 @@
 //! `cargo xtask e2e`: the product in a cluster, with a real control plane, a real authorizer, real MCP servers and a real
 //! agent. Everything runs in namespaces of its own and ends with the command. Where KUBECONFIG is set, it is that cluster
 //! instead; what needs the suite's own control plane or its node is told as not run then.
+mod broken;
 mod crds;
 mod faults;
 mod identity;
@@ -8,6 +9,7 @@ mod latency;
 mod probe;
 mod scale;
 mod story;
+mod switch;
 mod world;
 
 use std::time::{Duration, Instant};
@@ -31,9 +33,21 @@ pub(crate) struct E2eArgs {
     /// Everything at full length: 10,000 policies, not 500
     #[arg(long)]
     long: bool,
+    /// What serves the Gateways
+    #[arg(long, value_enum, default_value = "native")]
+    data_plane: DataPlane,
     /// The product built for release, as measurements should have it
     #[arg(long)]
     release: bool,
+}
+
+/// What serves the Gateways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum DataPlane {
+    /// Our own gateway
+    Native,
+    /// Envoy, with our engine beside it
+    Envoy,
 }
 
 /// Parts of the suite, in their order.
@@ -47,10 +61,14 @@ enum Suite {
     Identity,
     /// From a policy's change to its enforcement, 200 times
     Latency,
+    /// A bad expression and a bad regular expression among a hundred good policies
+    Broken,
     /// Controller, API server, watches and leader lost
     Faults,
     /// Many policies, targets and routes
     Scale,
+    /// From one data plane to the other and back, under load
+    Switch,
 }
 
 /// For one suite.
@@ -59,7 +77,25 @@ const SUITE: Duration = Duration::from_secs(15 * 60);
 impl E2eArgs {
     fn suites(&self) -> impl Iterator<Item = Suite> {
         let all = Suite::value_variants().iter().copied();
-        all.filter(|suite| self.only.is_empty() || self.only.contains(suite))
+        all.filter(|suite| match self.only.as_slice() {
+            [] => suite.is_of(self.data_plane, self.long),
+            only => only.contains(suite),
+        })
+    }
+}
+
+impl Suite {
+    /// Whether it is part of all of them: what does not depend on the data plane is seen with one of them, and what depends
+    /// on both with Envoy.
+    fn is_of(self, data_plane: DataPlane, long: bool) -> bool {
+        match data_plane {
+            DataPlane::Native => !matches!(self, Self::Broken | Self::Switch),
+            DataPlane::Envoy => match self {
+                Self::Story | Self::Broken | Self::Switch => true,
+                Self::Identity | Self::Latency => long,
+                Self::Crds | Self::Faults | Self::Scale => false,
+            },
+        }
     }
 }
 
@@ -74,7 +110,7 @@ pub(crate) fn e2e(args: &E2eArgs) -> anyhow::Result<()> {
         // Inside there is no network: everything is fetched and built before.
         runtime.block_on(Peers::new()?.check())?;
         binaries::build()?;
-        runtime.block_on(images::prepare(args.release))?;
+        runtime.block_on(images::prepare(args.release, args.data_plane == DataPlane::Envoy))?;
         drop(runtime);
         return cluster::enter(&std::env::args().skip(1).collect::<Vec<_>>());
     }
@@ -95,11 +131,13 @@ async fn suites(args: &E2eArgs, given: Option<&str>) -> anyhow::Result<()> {
         Some(files) => {
             report.suite(&format!("the cluster of KUBECONFIG={files}"));
             report.note("what is installed and made in it stays there (docs/kubernetes.md, `The suite in your cluster`)");
-            report.step("it answers", SUITE, World::given(args.release)).await
+            report.step("it answers", SUITE, World::given(args.release, args.data_plane)).await
         }
         None => {
             report.suite("a cluster");
-            report.step("it is up", Duration::from_secs(120), World::start(args.release)).await
+            report
+                .step("it is up", Duration::from_secs(120), World::start(args.release, args.data_plane))
+                .await
         }
     };
     let Some(mut world) = world else { return report.end() };
@@ -112,8 +150,10 @@ async fn suites(args: &E2eArgs, given: Option<&str>) -> anyhow::Result<()> {
                 Suite::Story => story::run(world, report).await,
                 Suite::Identity => Box::pin(identity::run(world, report)).await,
                 Suite::Latency => latency::run(world, report).await,
+                Suite::Broken => broken::run(world, report).await,
                 Suite::Faults => faults::run(world, report).await,
                 Suite::Scale => scale::run(world, report, args.long).await,
+                Suite::Switch => switch::run(world, report).await,
             }
         })
         .await;

@@ -54,5 +54,6 @@ pub(super) fn serving(
     tls.send_tls13_tickets = 0;
 
     let seeds = pool.cas().map(|ca| ca.derive(SEED_INFO)).collect::<Result<Vec<_>, _>>()?;
-    Ok((Serving { tls: Arc::new(tls), seeds: seeds.into() }, validity.half_life))
+    let serving = Serving { tls: Arc::new(tls), roots: pool.roots_pem().into(), seeds: seeds.into() };
+    Ok((serving, validity.half_life))
 }

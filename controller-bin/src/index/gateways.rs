@@ -99,7 +99,7 @@ pub(super) fn proxy(name: &NamespacedName, gateway: &Value, classes: &Classes) -
         labels: texts("labels"),
         annotations: texts("annotations"),
         ports: ports(gateway),
-        data_plane: parameters.data_plane.unwrap_or(DataPlane::Native),
+        data_plane: parameters.data_plane.clone().unwrap_or(DataPlane::Native),
         image: parameters.image.clone(),
         replicas: parameters.replicas.unwrap_or(1),
         flags: parameters.flags.clone(),

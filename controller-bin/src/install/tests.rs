@@ -6,7 +6,7 @@ use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::provision::{self, DataPlane, Proxy, Settings};
+use crate::provision::{self, DataPlane, EnvoyImage, Proxy, Settings};
 
 fn args(more: &[&str]) -> Result<InstallArgs, clap::Error> {
     let line = ["agentic-controller", "install"].iter().chain(more);
@@ -89,6 +89,7 @@ fn settings_arrive_where_they_belong() {
     let objects = printed(&[
         "--image=registry.example/c:1",
         "--gateway-image=registry.example/g:1",
+        "--envoy-image=registry.example/envoy:v1.39.1",
         "--namespace=elsewhere",
         "--replicas=3",
         "--trust-domain=example.org",
@@ -111,6 +112,7 @@ fn settings_arrive_where_they_belong() {
         [
             "run",
             "--gateway-image=registry.example/g:1",
+            "--envoy-image=registry.example/envoy:v1.39.1",
             "--trust-domain=example.org",
             "--default-action=deny",
             "--service=agentic-controller.elsewhere.svc",
@@ -127,6 +129,7 @@ fn settings_that_would_not_be_plain_yaml_are_refused() {
         "--image=a b",
         "--image=a\nb: c",
         "--gateway-image=",
+        "--envoy-image=registry.example/envoy:latest",
         "--namespace=A",
         "--namespace=0",
         "--namespace=a-",
@@ -240,7 +243,9 @@ fn what_is_applied_may_be_applied() {
     };
     let settings = Settings {
         gateway_image: "g".to_owned(),
-        xds_url: "https://c".to_owned(),
+        envoy_image: EnvoyImage::read("docker.io/envoyproxy/envoy:distroless-v1.40.0", None).unwrap(),
+        xds_host: "c".to_owned(),
+        xds_port: 15010,
         xds_server_id: "spiffe://a/b".to_owned(),
         trust_domain: "a".to_owned(),
         signer: identity::SIGNER.to_owned(),

@@ -3,13 +3,15 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{DataPlane, GATEWAY_LABEL, PROXY_LABEL, Proxy, Settings, drift, gateway_label, proxy_name};
+use super::{
+    DataPlane, GATEWAY_LABEL, PROXY_LABEL, Proxy, Settings, drift, envoy, gateway_label, proxy_name,
+};
 use crate::identity::BUNDLE;
 
 /// On a proxy's Pods: the hash of the ConfigMap that they read.
 const CONFIGURATION: &str = "agentic.networking.x-k8s.io/configuration";
 /// Where certificate and bundle are mounted: upstream's path.
-const IDENTITY_DIR: &str = "/run/gateway-identity-mtls";
+pub(super) const IDENTITY_DIR: &str = "/run/gateway-identity-mtls";
 /// Where the proxy keeps the last good configuration, for a warm start.
 const STATE_DIR: &str = "/var/lib/agentic-gateway";
 /// Of the image, and of what the kubelet writes for it.
@@ -19,20 +21,43 @@ const HEALTH_PORT: u16 = 15021;
 /// Where the proxy answers people, on loopback, unless a listener has the port.
 const ADMIN_PORT: u16 = 15000;
 /// How long open requests may take to end.
-const DRAIN_SECONDS: u32 = 30;
+pub(super) const DRAIN_SECONDS: u32 = 30;
 /// How long the proxy goes on accepting after its deletion was asked for: load balancers learn of it that late.
-const LINGER_SECONDS: u32 = 5;
+pub(super) const LINGER_SECONDS: u32 = 5;
+
+/// The Pod's own ports, none of them a listener's.
+pub(super) struct Ports {
+    health: u16,
+    admin: u16,
+    pub(super) envoy_health: u16,
+    pub(super) envoy_admin: u16,
+}
+
+impl Ports {
+    /// A new listener must not be a new rollout, so the Pod does not list listeners' ports and goes out of their way.
+    fn new(listeners: &[u16]) -> Self {
+        let health = free_port(HEALTH_PORT, listeners);
+        let admin = free_port(ADMIN_PORT, listeners);
+        let mut taken = listeners.to_vec();
+        taken.extend([health, admin]);
+        let envoy_health = free_port(HEALTH_PORT, &taken);
+        let envoy_admin = free_port(ADMIN_PORT, &taken);
+        Self { health, admin, envoy_health, envoy_admin }
+    }
+}
 
 /// The objects to apply, in order: ServiceAccount, ConfigMap, Deployment, PodDisruptionBudget and, if there is a port,
 /// Service.
 ///
-/// Who a proxy is and whom it listens to are its arguments. The ConfigMap holds what the class's parameters set; the
-/// container names each key that it reads, so that a key that somebody adds sets nothing.
+/// Who a proxy is and whom it listens to are its arguments. The ConfigMap holds what the class's parameters set, and what
+/// Envoy begins with; containers name each key that they read, so that a key that somebody adds sets nothing.
 pub fn objects(proxy: &Proxy, settings: &Settings) -> Vec<Value> {
+    let ports = Ports::new(&proxy.ports);
+    let data = data(proxy, settings, &ports);
     let mut objects = vec![
         object("v1", "ServiceAccount", proxy, json!({"automountServiceAccountToken": false})),
-        object("v1", "ConfigMap", proxy, json!({"data": variables(proxy)})),
-        object("apps/v1", "Deployment", proxy, json!({"spec": deployment(proxy, settings)})),
+        object("v1", "ConfigMap", proxy, json!({"data": data})),
+        object("apps/v1", "Deployment", proxy, json!({"spec": deployment(proxy, settings, &ports, &data)})),
         object(
             "policy/v1",
             "PodDisruptionBudget",
@@ -90,7 +115,7 @@ fn labels(proxy: &Proxy) -> BTreeMap<String, String> {
     labels.extend([
         (GATEWAY_LABEL.to_owned(), gateway_label(&proxy.gateway)),
         (PROXY_LABEL.to_owned(), proxy_name(&proxy.gateway)),
-        ("app.kubernetes.io/name".to_owned(), program(proxy.data_plane).to_owned()),
+        ("app.kubernetes.io/name".to_owned(), program(&proxy.data_plane).to_owned()),
         ("app.kubernetes.io/managed-by".to_owned(), super::FIELD_MANAGER.to_owned()),
     ]);
     labels
@@ -100,9 +125,10 @@ fn selector(proxy: &Proxy) -> Value {
     json!({PROXY_LABEL: proxy_name(&proxy.gateway)})
 }
 
-fn program(data_plane: DataPlane) -> &'static str {
+fn program(data_plane: &DataPlane) -> &'static str {
     match data_plane {
         DataPlane::Native => "agentic-gateway",
+        DataPlane::Envoy(_) => "envoy",
     }
 }
 
@@ -115,13 +141,35 @@ fn service(proxy: &Proxy) -> Value {
     json!({"type": "LoadBalancer", "selector": selector(proxy), "ports": ports})
 }
 
-fn deployment(proxy: &Proxy, settings: &Settings) -> Value {
-    // What a listener does not need: a new port must not be a new rollout, so the Pod does not list listeners' ports.
-    let health = free_port(HEALTH_PORT, &proxy.ports);
-    let admin = free_port(ADMIN_PORT, &proxy.ports);
+fn deployment(proxy: &Proxy, settings: &Settings, ports: &Ports, data: &BTreeMap<String, String>) -> Value {
     let mut annotations = proxy.annotations.clone();
     // A change of the ConfigMap is a rollout.
-    annotations.insert(CONFIGURATION.to_owned(), drift::hash(&json!(variables(proxy))));
+    annotations.insert(CONFIGURATION.to_owned(), drift::hash(&json!(data)));
+    let containers = match &proxy.data_plane {
+        DataPlane::Native => {
+            let mut args = vec!["run".to_owned()];
+            args.extend(gateway_arguments(proxy, settings, ports));
+            vec![container("agentic-gateway", proxy, settings, &args, &mounts(), ports)]
+        }
+        DataPlane::Envoy(own) => envoy::containers(own, proxy, settings, ports),
+    };
+    let mut volumes = vec![
+        json!({"name": "identity", "projected": {"sources": [
+            {"podCertificate": {
+                "signerName": settings.signer,
+                "keyType": "ECDSAP256",
+                "credentialBundlePath": "credential-bundle.pem",
+            }},
+            {"clusterTrustBundle": {
+                "name": BUNDLE,
+                "path": format!("{}.trust-bundle.pem", settings.trust_domain),
+            }},
+        ]}}),
+        json!({"name": "state", "emptyDir": {"sizeLimit": "256Mi"}}),
+    ];
+    if matches!(proxy.data_plane, DataPlane::Envoy(_)) {
+        volumes.extend(envoy::volumes(proxy));
+    }
     json!({
         "replicas": proxy.replicas,
         "revisionHistoryLimit": 3,
@@ -151,77 +199,102 @@ fn deployment(proxy: &Proxy, settings: &Settings) -> Value {
                     "whenUnsatisfiable": "ScheduleAnyway",
                     "labelSelector": {"matchLabels": selector(proxy)},
                 }],
-                "containers": [container(proxy, settings, health, admin)],
-                "volumes": [
-                    {"name": "identity", "projected": {"sources": [
-                        {"podCertificate": {
-                            "signerName": settings.signer,
-                            "keyType": "ECDSAP256",
-                            "credentialBundlePath": "credential-bundle.pem",
-                        }},
-                        {"clusterTrustBundle": {
-                            "name": BUNDLE,
-                            "path": format!("{}.trust-bundle.pem", settings.trust_domain),
-                        }},
-                    ]}},
-                    {"name": "state", "emptyDir": {"sizeLimit": "256Mi"}},
-                ],
+                "containers": containers,
+                "volumes": volumes,
             },
         },
     })
 }
 
-fn container(proxy: &Proxy, settings: &Settings, health: u16, admin: u16) -> Value {
+/// What our gateway is started with in a cluster, whatever it does there.
+pub(super) fn gateway_arguments(proxy: &Proxy, settings: &Settings, ports: &Ports) -> Vec<String> {
     let mut args = vec![
-        "run".to_owned(),
-        format!("--xds={}", settings.xds_url),
+        format!("--xds=https://{}:{}", settings.xds_host, settings.xds_port),
         format!("--xds-server-id={}", settings.xds_server_id),
         format!("--xds-state={STATE_DIR}/configuration"),
         format!("--gateway={}", proxy.gateway),
         format!("--identity-dir={IDENTITY_DIR}"),
         format!("--trust-domain={}", settings.trust_domain),
-        format!("--health-addr=0.0.0.0:{health}"),
-        format!("--admin-addr=127.0.0.1:{admin}"),
+        format!("--health-addr=0.0.0.0:{}", ports.health),
+        format!("--admin-addr=127.0.0.1:{}", ports.admin),
         format!("--drain-timeout={DRAIN_SECONDS}s"),
     ];
     args.extend(settings.flags.iter().cloned());
-    let name = proxy_name(&proxy.gateway);
+    args
+}
+
+/// What our gateway reads and writes.
+pub(super) fn mounts() -> Vec<Value> {
+    vec![
+        json!({"name": "identity", "mountPath": IDENTITY_DIR, "readOnly": true}),
+        json!({"name": "state", "mountPath": STATE_DIR}),
+    ]
+}
+
+/// A probe of the port with this name.
+pub(super) fn probe(port: &str, path: &str, period: u32, failures: u32) -> Value {
+    json!({
+        "httpGet": {"path": path, "port": port},
+        "periodSeconds": period,
+        "timeoutSeconds": 2,
+        "failureThreshold": failures,
+    })
+}
+
+/// A container of our gateway's.
+pub(super) fn container(
+    name: &str,
+    proxy: &Proxy,
+    settings: &Settings,
+    args: &[String],
+    mounts: &[Value],
+    ports: &Ports,
+) -> Value {
+    let map = proxy_name(&proxy.gateway);
     let env: Vec<Value> = variables(proxy)
         .keys()
-        .map(|key| json!({"name": key, "valueFrom": {"configMapKeyRef": {"name": name, "key": key}}}))
+        .map(|key| json!({"name": key, "valueFrom": {"configMapKeyRef": {"name": map, "key": key}}}))
         .collect();
-    let probe = |path: &str, period: u32, failures: u32| {
-        json!({
-            "httpGet": {"path": path, "port": "health"},
-            "periodSeconds": period,
-            "timeoutSeconds": 2,
-            "failureThreshold": failures,
-        })
-    };
-    json!({
-        "name": program(proxy.data_plane),
+    secured(json!({
+        "name": name,
         "image": proxy.image.as_ref().unwrap_or(&settings.gateway_image),
         "args": args,
         "env": env,
-        "ports": [{"name": "health", "containerPort": health, "protocol": "TCP"}],
-        "startupProbe": probe("/healthz", 1, 60),
-        "readinessProbe": probe("/readyz", 2, 3),
-        "livenessProbe": probe("/healthz", 10, 3),
+        "ports": [{"name": "health", "containerPort": ports.health, "protocol": "TCP"}],
+        "startupProbe": probe("health", "/healthz", 1, 60),
+        "readinessProbe": probe("health", "/readyz", 2, 3),
+        "livenessProbe": probe("health", "/healthz", 10, 3),
         "lifecycle": {"preStop": {"sleep": {"seconds": LINGER_SECONDS}}},
         "resources": {
             "requests": {"cpu": "100m", "memory": "128Mi"},
             "limits": {"memory": "1Gi"},
         },
-        "securityContext": {
-            "allowPrivilegeEscalation": false,
-            "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": true,
-        },
-        "volumeMounts": [
-            {"name": "identity", "mountPath": IDENTITY_DIR, "readOnly": true},
-            {"name": "state", "mountPath": STATE_DIR},
-        ],
-    })
+        "volumeMounts": mounts,
+    }))
+}
+
+/// A container that may do nothing that it does not need.
+pub(super) fn secured(mut container: Value) -> Value {
+    if let Some(container) = container.as_object_mut() {
+        container.insert(
+            "securityContext".to_owned(),
+            json!({
+                "allowPrivilegeEscalation": false,
+                "capabilities": {"drop": ["ALL"]},
+                "readOnlyRootFilesystem": true,
+            }),
+        );
+    }
+    container
+}
+
+/// What the ConfigMap holds.
+fn data(proxy: &Proxy, settings: &Settings, ports: &Ports) -> BTreeMap<String, String> {
+    let mut data = variables(proxy);
+    if matches!(proxy.data_plane, DataPlane::Envoy(_)) {
+        data.extend(envoy::files(proxy, settings, ports));
+    }
+    data
 }
 
 /// The flags of the class's parameters as the gateway's environment: `--max-body-bytes=1` is

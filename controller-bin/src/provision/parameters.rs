@@ -1,13 +1,16 @@
 //! Parameters of a GatewayClass.
 use std::{collections::BTreeMap, net::IpAddr};
 
-use super::{DataPlane, Parameters};
+use super::{DataPlane, Envoy, EnvoyImage, EnvoyPolicy, Parameters};
 
 /// The keys that are known, as messages list them.
-const KNOWN: [&str; 9] = [
+const KNOWN: [&str; 12] = [
     "allowedOrigins",
     "authorizerTimeout",
     "dataPlane",
+    "envoyImage",
+    "envoyPolicy",
+    "envoyVersion",
     "filterLists",
     "image",
     "logLevel",
@@ -23,10 +26,12 @@ const BODY_BYTES: u64 = 64 << 20;
 const IMAGE: usize = 512;
 
 impl Parameters {
-    /// Reads the `data` of a ConfigMap: `dataPlane` (`native`), `image`, `replicas` (1 to 100), `filterLists` (`true` or
-    /// `false`), `maxBodyBytes` (1024 to 67108864), `authorizerTimeout` (as `500ms` or `2s`, at most `60s`),
+    /// Reads the `data` of a ConfigMap: `dataPlane` (`native` or `envoy`), `image`, `replicas` (1 to 100), `filterLists`
+    /// (`true` or `false`), `maxBodyBytes` (1024 to 67108864), `authorizerTimeout` (as `500ms` or `2s`, at most `60s`),
     /// `allowedOrigins` (`scheme://host[:port]`, separated by commas), `resolve` (`HOST:PORT:IP` or `HOST:PORT:IP:PORT`,
-    /// separated by commas), `logLevel` (`error`, `warn`, `info`, `debug` or `trace`).
+    /// separated by commas), `logLevel` (`error`, `warn`, `info`, `debug` or `trace`), `envoyImage`, `envoyVersion` (for an
+    /// image whose tag does not tell), `envoyPolicy` (`engine`). What is Envoy's is read with either data plane, so that
+    /// `dataPlane` alone changes it.
     ///
     /// # Errors
     /// What is wrong and what to write instead, for the class's status: everything that is wrong at once.
@@ -38,6 +43,13 @@ impl Parameters {
                 errors.push(error);
             }
         }
+        match envoy(data) {
+            Ok(envoy) if data.get("dataPlane").is_some_and(|plane| plane == "envoy") => {
+                parameters.data_plane = Some(DataPlane::Envoy(envoy));
+            }
+            Ok(_) => {}
+            Err(error) => errors.push(error),
+        }
         if errors.is_empty() { Ok(parameters) } else { Err(errors.join("; ")) }
     }
 
@@ -46,12 +58,11 @@ impl Parameters {
         match key {
             "dataPlane" => match value {
                 "native" => self.data_plane = Some(DataPlane::Native),
-                "envoy" => {
-                    return Err("`dataPlane: envoy` is not supported by this version; write `native`, or leave it out"
-                        .to_owned());
-                }
-                _ => return Err(wanted("a data plane; write `native`, or leave it out")),
+                // With what else there is about Envoy.
+                "envoy" => {}
+                _ => return Err(wanted("a data plane; write `native` or `envoy`")),
             },
+            "envoyImage" | "envoyVersion" | "envoyPolicy" => {}
             "image" => {
                 if !is_image(value) {
                     return Err(wanted("an image; write it as `registry.example/agentic-gateway:0.1.0`"));
@@ -110,6 +121,75 @@ impl Parameters {
         }
         Ok(())
     }
+}
+
+/// What is said about Envoy.
+fn envoy(data: &BTreeMap<String, String>) -> Result<Envoy, String> {
+    let text = |key: &str| data.get(key).map(String::as_str);
+    let mut errors = Vec::new();
+    let image = match (text("envoyImage"), text("envoyVersion")) {
+        (Some(image), version) => EnvoyImage::read(image, version).map(Some),
+        (None, Some(_)) => {
+            Err("`envoyVersion` tells the version of `envoyImage`; add that, or leave it out".to_owned())
+        }
+        (None, None) => Ok(None),
+    };
+    let image = image.unwrap_or_else(|error| {
+        errors.push(error);
+        None
+    });
+    match text("envoyPolicy") {
+        None | Some("engine") => {}
+        Some("filters") => errors.push(
+            "`envoyPolicy: filters` comes with a later version; write `engine`, or leave it out".to_owned(),
+        ),
+        Some(other) => {
+            errors.push(format!(
+                "`envoyPolicy: {}` is not `engine`; write that, or leave it out",
+                shown(other)
+            ));
+        }
+    }
+    if errors.is_empty() { Ok(Envoy { image, policy: EnvoyPolicy::Engine }) } else { Err(errors.join("; ")) }
+}
+
+impl EnvoyImage {
+    /// An image with the version that its tag tells (`v1.40.0`, `distroless-v1.40-latest`), or with the given one.
+    ///
+    /// # Errors
+    /// What is no image, a tag that does not tell, a version that is not supported; and what to write.
+    pub fn read(image: &str, version: Option<&str>) -> Result<Self, String> {
+        if !is_image(image) {
+            return Err(format!(
+                "`envoyImage: {}` is not an image; write it as `docker.io/envoyproxy/envoy:distroless-v1.40.0`",
+                shown(image)
+            ));
+        }
+        let version = match version {
+            Some(version) => {
+                version.parse().map_err(|error| format!("`envoyVersion: {}`: {error}", shown(version)))?
+            }
+            None => version_of_tag(image)
+                .ok_or_else(|| {
+                    format!(
+                        "the tag of `envoyImage: {}` does not tell the version of Envoy; add it as `envoyVersion: 1.40.0`",
+                        shown(image)
+                    )
+                })?
+                .parse()
+                .map_err(|error| format!("`envoyImage: {}`: {error}", shown(image)))?,
+        };
+        Ok(Self { image: image.to_owned(), version })
+    }
+}
+
+/// The part of an image's tag that is a version: `1.40.0` of `envoy:distroless-v1.40.0@sha256:...`.
+fn version_of_tag(image: &str) -> Option<&str> {
+    let name = image.split('@').next().unwrap_or(image);
+    let (_, tag) = name.rsplit('/').next()?.split_once(':')?;
+    tag.split('-').map(|part| part.strip_prefix('v').unwrap_or(part)).find(|part| {
+        part.contains('.') && part.split('.').all(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+    })
 }
 
 /// As much of it as a condition's message needs.
@@ -234,15 +314,16 @@ mod tests {
 
     #[test]
     fn messages_say_what_to_write() {
+        refused("dataPlane", "Native", "`dataPlane: Native` is not a data plane; write `native` or `envoy`");
         refused(
-            "dataPlane",
-            "envoy",
-            "`dataPlane: envoy` is not supported by this version; write `native`, or leave it out",
+            "envoyPolicy",
+            "filters",
+            "`envoyPolicy: filters` comes with a later version; write `engine`, or leave it out",
         );
         refused(
-            "dataPlane",
-            "Native",
-            "`dataPlane: Native` is not a data plane; write `native`, or leave it out",
+            "envoyVersion",
+            "1.40.0",
+            "`envoyVersion` tells the version of `envoyImage`; add that, or leave it out",
         );
         refused("replicas", "0", "`replicas: 0` is not a number from 1 to 100");
         refused("filterLists", "yes", "`filterLists: yes` is not `true` or `false`");
@@ -250,12 +331,59 @@ mod tests {
             "replica",
             "2",
             "`replica` is not a parameter; the parameters are `allowedOrigins`, `authorizerTimeout`, `dataPlane`, \
-             `filterLists`, `image`, `logLevel`, `maxBodyBytes`, `replicas`, `resolve`",
+             `envoyImage`, `envoyPolicy`, `envoyVersion`, `filterLists`, `image`, `logLevel`, `maxBodyBytes`, `replicas`, `resolve`",
         );
         assert_eq!(
             read(&[("replicas", "x"), ("filterLists", "")]).unwrap_err(),
             "`filterLists: ` is not `true` or `false`; `replicas: x` is not a number from 1 to 100"
         );
+    }
+
+    #[test]
+    fn envoy_by_its_own_name_or_by_the_controllers() {
+        let plane = |data: &[(&str, &str)]| read(data).unwrap().data_plane;
+        let engine = |image| Some(DataPlane::Envoy(Envoy { image, policy: EnvoyPolicy::Engine }));
+        assert_eq!(plane(&[("dataPlane", "envoy")]), engine(None));
+        assert_eq!(plane(&[("dataPlane", "envoy"), ("envoyPolicy", "engine")]), engine(None));
+        let image = "registry.example:5000/envoy:v1.38.2";
+        let read = EnvoyImage { image: image.to_owned(), version: "1.38".parse().unwrap() };
+        assert_eq!(plane(&[("dataPlane", "envoy"), ("envoyImage", image)]), engine(Some(read)));
+        // It waits for its day.
+        assert_eq!(plane(&[("envoyImage", image)]), None);
+        assert_eq!(plane(&[("dataPlane", "native"), ("envoyImage", image)]), Some(DataPlane::Native));
+    }
+
+    #[track_caller]
+    fn version(image: &str, given: Option<&str>, expected: Result<u8, &str>) {
+        let read = EnvoyImage::read(image, given).map(|image| image.version.minor());
+        match (read, expected) {
+            (Ok(minor), Ok(expected)) => assert_eq!(minor, expected, "{image}"),
+            (Err(error), Err(expected)) => assert!(error.contains(expected), "{error}"),
+            (read, _) => panic!("{image}: {read:?}"),
+        }
+    }
+
+    #[test]
+    fn tags_tell_versions() {
+        version("docker.io/envoyproxy/envoy:distroless-v1.40.0", None, Ok(40));
+        version("envoyproxy/envoy:v1.36-latest", None, Ok(36));
+        version("envoy:1.39", None, Ok(39));
+        version("r.example:5000/envoy:contrib-v1.38.3@sha256:00ff", None, Ok(38));
+        version("envoy:v1.37.1", None, Ok(37));
+        version("envoy:v1.37.0", None, Err("1.37.0 crashes"));
+        version("envoy:v1.37-latest", None, Err("1.37.0 crashes"));
+        version("envoy:v1.41.0", None, Err("not supported"));
+        version("envoy:v1.35.9", None, Err("not supported"));
+        for unreadable in
+            ["envoy", "envoy:latest", "r.example:5000/envoy", "envoy@sha256:00ff", "envoy:team-7"]
+        {
+            version(unreadable, None, Err("add it as `envoyVersion: 1.40.0`"));
+            version(unreadable, Some("1.38.3"), Ok(38));
+        }
+        version("envoy:v1.2", Some("1.40"), Ok(40));
+        version("envoy:v1.40.0", Some("1.37.0"), Err("`envoyVersion: 1.37.0`: "));
+        version("envoy:v1.40.0", Some("newest"), Err("is not supported"));
+        version("a b", None, Err("is not an image"));
     }
 
     #[test]
@@ -292,6 +420,9 @@ mod tests {
                 ][..],
             ),
             ("logLevel", &["", "INFO", "hyper=trace"][..]),
+            ("dataPlane", &["", "Envoy", "both"][..]),
+            ("envoyPolicy", &["", "Engine"][..]),
+            ("envoyImage", &["", "envoy:", "envoy:v1.40.0 "][..]),
         ];
         for (key, values) in bad {
             for value in values {

@@ -1,6 +1,7 @@
 //! From events to what follows from them: configurations of proxies, identities to admit, proxies to run, statuses.
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -13,10 +14,16 @@ use tokio::{
     sync::{mpsc, watch},
     time::Instant,
 };
-use xds_server::{Cache, Resource, ResourceSet};
+use xds_server::{Cache, Report, Resource, ResourceSet};
 use xds_translate::native;
 
-use super::{admit::Admitted, group, health::Health, metrics::Metrics};
+use super::{
+    admit::Admitted,
+    envoy::{self, Envoys},
+    group,
+    health::Health,
+    metrics::Metrics,
+};
 use crate::{
     identity::{Serving, session_keys},
     index::{Index, Outcome},
@@ -33,6 +40,8 @@ pub(super) struct Inputs {
     pub(super) membership: watch::Receiver<Membership>,
     /// What proxies said to this replica.
     pub(super) published: watch::Receiver<BTreeMap<NamespacedName, Proxies>>,
+    /// Gateways with an Envoy that is connected to this replica.
+    pub(super) envoys: watch::Receiver<BTreeSet<NamespacedName>>,
     /// What provisioning could not do.
     pub(super) provisioning: watch::Receiver<BTreeMap<NamespacedName, String>>,
 }
@@ -41,6 +50,7 @@ pub(super) struct Inputs {
 pub(super) struct Reconciler {
     pub(super) index: Index,
     pub(super) cache: Cache,
+    pub(super) envoys: Envoys,
     pub(super) admitted: Admitted,
     pub(super) health: Arc<Health>,
     pub(super) metrics: Arc<Metrics>,
@@ -85,6 +95,7 @@ impl Reconciler {
                 changed = inputs.serving.changed() => changed.context("the identities ended")?,
                 changed = inputs.membership.changed() => changed.context("the leases ended")?,
                 changed = inputs.published.changed() => changed.context("the reports ended")?,
+                changed = inputs.envoys.changed() => changed.context("the reports ended")?,
                 changed = inputs.provisioning.changed() => changed.context("the provisioning ended")?,
                 () = current.settled() => {}
             }
@@ -101,7 +112,8 @@ impl Reconciler {
             }
             let serving = inputs.serving.borrow_and_update().clone();
             if let Some(serving) = serving {
-                self.publish(&outcome, &serving, &mut current);
+                let connected = inputs.envoys.borrow_and_update().clone();
+                tokio::task::block_in_place(|| self.publish(&outcome, &serving, &connected, &mut current));
                 self.health.become_reconciled();
             }
             let membership = inputs.membership.borrow_and_update().clone();
@@ -111,6 +123,8 @@ impl Reconciler {
             let observed = Observed {
                 proxies,
                 provisioning: inputs.provisioning.borrow_and_update().clone(),
+                envoy: current.envoy_versions(),
+                unserved: self.envoys.unserved(),
                 current_for: current.ages(),
             };
             let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
@@ -160,10 +174,22 @@ impl Reconciler {
     }
 
     /// Tells the discovery service, the signer and the provisioner.
-    fn publish(&self, outcome: &Outcome, serving: &Serving, current: &mut Current) {
+    fn publish(
+        &mut self,
+        outcome: &Outcome,
+        serving: &Serving,
+        connected: &BTreeSet<NamespacedName>,
+        current: &mut Current,
+    ) {
         let gateways: BTreeSet<_> = outcome.gateways.keys().cloned().collect();
         for (gateway, result) in &outcome.gateways {
-            if !current.note(gateway, &result.resources, &serving.seeds) {
+            let plan = self.envoys.plan(
+                gateway,
+                result.proxy.as_ref().ok(),
+                connected.contains(gateway),
+                &serving.roots,
+            );
+            if !current.differs(gateway, &result.resources, &serving.seeds, plan.as_ref()) {
                 continue;
             }
             let keys = native::SessionKeys {
@@ -172,8 +198,17 @@ impl Reconciler {
             let keys = Resource::new(keys.encode_to_vec());
             let mut set = ResourceSet::clone(&result.resources);
             set.types.insert(native::SESSION_KEYS.into(), BTreeMap::from([(SESSION_KEYS_NAME.into(), keys)]));
+            if let (Some(plan), Some(snapshot)) = (&plan, self.index.snapshots().get(gateway)) {
+                set.types.extend(self.envoys.resources(gateway, snapshot, &plan.settings));
+            }
+            let version = match &plan {
+                Some(plan) if plan.serves => envoy::version(|type_url| set.version_of(type_url)),
+                _ => set.version_of(native::OBJECT).to_string(),
+            };
+            current.note(gateway, &result.resources, &serving.seeds, plan, version);
             self.cache.publish(&group(gateway), Arc::new(set));
         }
+        self.envoys.retain(&gateways);
         // Who is new is admitted after there is something to get, who is gone is refused before it is taken away.
         self.admitted.set(&gateways);
         for gone in current.gone(&gateways) {
@@ -230,40 +265,62 @@ struct Current {
 struct Published {
     resources: Arc<ResourceSet>,
     seeds: Arc<[[u8; 32]]>,
+    /// How Envoy gets it, if it does.
+    envoy: Option<envoy::Plan>,
+    /// Of all that a proxy is to have.
+    version: String,
     /// Since when no proxy that is connected has it; `None` while one has.
     waiting: Option<Instant>,
 }
 
 impl Current {
     /// Whether it differs from what was published.
+    fn differs(
+        &self,
+        gateway: &NamespacedName,
+        resources: &Arc<ResourceSet>,
+        seeds: &Arc<[[u8; 32]]>,
+        envoy: Option<&envoy::Plan>,
+    ) -> bool {
+        let same = |before: &Published| {
+            Arc::ptr_eq(&before.resources, resources)
+                && before.seeds == *seeds
+                && before.envoy.as_ref() == envoy
+        };
+        !self.gateways.get(gateway).is_some_and(same)
+    }
+
+    /// Takes note of what is published.
     fn note(
         &mut self,
         gateway: &NamespacedName,
         resources: &Arc<ResourceSet>,
         seeds: &Arc<[[u8; 32]]>,
-    ) -> bool {
-        let before = self.gateways.get(gateway);
-        let same_resources = before.is_some_and(|before| Arc::ptr_eq(&before.resources, resources));
-        if same_resources && before.is_some_and(|before| before.seeds == *seeds) {
-            return false;
-        }
-        let waiting =
-            before.filter(|_| same_resources).map_or_else(|| Some(Instant::now()), |same| same.waiting);
-        let published = Published { resources: Arc::clone(resources), seeds: Arc::clone(seeds), waiting };
-        self.gateways.insert(gateway.clone(), published);
-        true
+        envoy: Option<envoy::Plan>,
+        version: String,
+    ) {
+        let same = self.gateways.get(gateway).filter(|before| before.version == version);
+        let waiting = same.map_or_else(|| Some(Instant::now()), |same| same.waiting);
+        let (resources, seeds) = (Arc::clone(resources), Arc::clone(seeds));
+        self.gateways.insert(gateway.clone(), Published { resources, seeds, envoy, version, waiting });
     }
 
     /// Takes note of the versions that proxies have which are connected.
     fn acknowledged(&mut self, proxies: &BTreeMap<NamespacedName, Proxies>) {
         for (gateway, published) in &mut self.gateways {
-            let version = published.resources.version_of(native::OBJECT);
-            let has = |proxies: &Proxies| proxies.acknowledged.contains(&*version);
+            let has = |proxies: &Proxies| proxies.acknowledged.contains(&published.version);
             published.waiting = match published.waiting {
                 _ if proxies.get(gateway).is_some_and(has) => None,
                 waiting => waiting.or_else(|| Some(Instant::now())),
             };
         }
+    }
+
+    /// Of the Gateways that Envoy serves.
+    fn envoy_versions(&self) -> BTreeMap<NamespacedName, String> {
+        let serves = |published: &Published| published.envoy.as_ref().is_some_and(|plan| plan.serves);
+        let served = self.gateways.iter().filter(|(_, published)| serves(published));
+        served.map(|(gateway, published)| (gateway.clone(), published.version.clone())).collect()
     }
 
     /// Forgets those that are not among the given ones, and tells which these were.
@@ -289,28 +346,47 @@ impl Current {
     }
 }
 
-/// Tells what proxies say to this replica's discovery service, whenever it changes.
+/// Tells what proxies say to this replica's discovery service, and which Gateways have an Envoy among them, whenever it
+/// changes.
 pub(super) async fn report(
     cache: Cache,
     published: watch::Sender<BTreeMap<NamespacedName, Proxies>>,
+    envoys: watch::Sender<BTreeSet<NamespacedName>>,
 ) -> anyhow::Result<()> {
     let mut changed = cache.reports_changed();
     loop {
         let mut all: BTreeMap<NamespacedName, Proxies> = BTreeMap::new();
+        let mut with_envoy = BTreeSet::new();
+        // The containers of a Pod have one address: what they say, they say together.
+        let mut pods: BTreeMap<(Arc<str>, IpAddr), Vec<Report>> = BTreeMap::new();
         for report in cache.reports() {
-            let Some((namespace, name)) = report.group.split_once('/') else { continue };
-            let proxies = all.entry(NamespacedName::new(namespace, name)).or_default();
-            if let Some(version) = report.acknowledged.get(native::OBJECT) {
-                proxies.acknowledged.insert(version.to_string());
+            pods.entry((Arc::clone(&report.group), report.address)).or_default().push(report);
+        }
+        for ((group, _), reports) in &pods {
+            let Some((namespace, name)) = group.split_once('/') else { continue };
+            let gateway = NamespacedName::new(namespace, name);
+            let proxies = all.entry(gateway.clone()).or_default();
+            for report in reports {
+                if let Some(version) = report.acknowledged.get(native::OBJECT) {
+                    proxies.acknowledged.insert(version.to_string());
+                }
+                if let Some(nack) = report.refused.get(native::OBJECT) {
+                    proxies.refused.push((nack.version.to_string(), nack.message.clone()));
+                }
             }
-            if let Some(nack) = report.refused.get(native::OBJECT) {
-                proxies.refused.push((nack.version.to_string(), nack.message.clone()));
+            if let Some(said) =
+                envoy::said(reports, |type_url| cache.version_of(group, type_url).unwrap_or_default())
+            {
+                with_envoy.insert(gateway);
+                proxies.acknowledged.extend(said.acknowledged);
+                proxies.refused.extend(said.refused);
             }
         }
         for proxies in all.values_mut() {
             proxies.refused.sort();
             proxies.refused.dedup();
         }
+        envoys.send_if_modified(|before| replace(before, &with_envoy));
         published.send_if_modified(|before| replace(before, &all));
         changed.changed().await.context("the discovery service's cache is gone")?;
     }

@@ -43,10 +43,14 @@ pub(super) fn status(
         condition.clone()
     });
     let known = given.pointer("/status/listeners");
+    let unserved = observed.unserved.get(&name);
     let listeners = statuses.iter().filter_map(|status| {
         let Scope::Listener(name) = &status.scope else { return None };
         let known = array(known).iter().find(|known| text(known, "name") == Some(name));
-        Some(listener(name, status, programmed.as_ref(), known, now))
+        let unserved = unserved.and_then(|unserved| unserved.get(name)).map(|reason| {
+            condition(ConditionStatus::False, "Invalid", format!("Envoy cannot serve it: {reason}"))
+        });
+        Some(listener(name, status, unserved.as_ref().or(programmed.as_ref()), known, now))
     });
     Map::from_iter([
         ("addresses".to_owned(), Value::Array(addresses)),
@@ -97,17 +101,20 @@ impl State<'_> {
         if let Err(message) = &outcome.proxy {
             return no("Invalid", message.clone());
         }
-        let version = outcome.resources.version_of(native::OBJECT);
+        let version = match self.observed.envoy.get(self.name) {
+            Some(version) => version.clone(),
+            None => outcome.resources.version_of(native::OBJECT).to_string(),
+        };
         let nobody = Proxies::default();
         let proxies = self.observed.proxies.get(self.name).unwrap_or(&nobody);
-        let refused = proxies.refused.iter().find(|(refused, _)| **refused == *version);
+        let refused = proxies.refused.iter().find(|(refused, _)| *refused == version);
         if let Some((_, message)) = refused {
             return no("Invalid", format!("a proxy refused the configuration: {message}"));
         }
         let service = NamespacedName::new(&self.name.namespace, proxy_name(self.name));
         let is_ready = self.index.has_ready_proxy(self.name);
         let fresh = self.observed.current_for.get(self.name).is_some_and(|current| *current < GRACE);
-        let serves = proxies.acknowledged.contains(&*version) || (self.was && fresh);
+        let serves = proxies.acknowledged.contains(&version) || (self.was && fresh);
         // What was set up serves on, whatever the API server said when it was looked at again.
         if let Some(message) = self.observed.provisioning.get(self.name)
             && !(is_ready && serves)

@@ -21,6 +21,10 @@ pub struct DecideArgs {
         env = "AGENTIC_GATEWAY_CLIENT_ID"
     )]
     pub client_ids: Vec<SpiffeId>,
+    /// Administration address of an Envoy in the same Pod. On SIGTERM it is told to end its requests, within
+    /// --drain-timeout, and then to end; only then does this process
+    #[arg(long, value_name = "ADDR:PORT", env = "AGENTIC_GATEWAY_ENVOY_ADMIN")]
+    pub envoy_admin: Option<SocketAddr>,
     /// Largest MCP body, in bytes
     #[arg(long, default_value_t = 1 << 20, value_name = "BYTES", env = "AGENTIC_GATEWAY_MAX_BODY_BYTES")]
     pub max_body_bytes: usize,

@@ -10,6 +10,9 @@ pub(super) async fn decide(args: &DecideArgs) -> anyhow::Result<ExitCode> {
     tracing::info!(admin = %processor.admin_address(), "ready");
     asked_to_end().await?;
     tracing::info!("asked to end; open requests may finish");
+    if let Some(admin) = args.envoy_admin {
+        crate::decide::drain(admin, args.operation.drain_timeout).await;
+    }
     processor.shutdown().await;
     Ok(ExitCode::SUCCESS)
 }

@@ -87,6 +87,7 @@ impl Ads {
         let registration = self.cache.register(Report {
             group: Arc::clone(&peer.group),
             address: peer.address,
+            asked: Default::default(),
             acknowledged: Default::default(),
             refused: Default::default(),
         });
@@ -160,7 +161,8 @@ impl<P: Protocol> Exchange<P> {
             let published = self.following.borrow_and_update().clone().ok_or_else(nothing_published)?;
             check(&self.peer, &self.admit)?;
             let next = P::next(&mut self.session, &published);
-            self.registration.update(self.session.acknowledged(), self.session.refused());
+            let session = &self.session;
+            self.registration.update(session.asked(), session.acknowledged(), session.refused());
             let counters = self.cache.counters();
             if let Some((response, resources)) = next {
                 add(&counters.responses, 1);

@@ -92,6 +92,10 @@ impl Subscription {
         self.all
     }
 
+    pub(super) fn wants_nothing(&self) -> bool {
+        !self.all && self.named.is_empty()
+    }
+
     pub(super) fn is_pending(&self) -> bool {
         self.pending.is_some()
     }
@@ -215,8 +219,7 @@ impl Subscription {
         type_url: &str,
         can_remove: bool,
     ) -> Option<Vec<Change>> {
-        let wants_nothing = !self.all && self.named.is_empty();
-        if self.pending.is_some() || wants_nothing {
+        if self.pending.is_some() || self.wants_nothing() || !published.has_type(type_url) {
             return None;
         }
         let resources = published.resources(type_url);

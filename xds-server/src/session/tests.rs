@@ -182,6 +182,20 @@ fn a_first_subscription_is_answered_even_if_there_is_nothing() {
     Script::new("").ask("", "", "a1").gets(&["-a"]).ack().gets(&[]);
 }
 
+/// A type that the set does not have: what the client holds it keeps, until there is something to say again.
+#[test]
+fn of_a_type_that_is_not_spoken_of_nothing_is_sent() {
+    let mut script = Script::new("a1 b1");
+    script.ask("", "", "").gets(&["a1 b1"]).ack().gets(&[]);
+    script.published = Published::new(set_of(&[("other", "a1")]));
+    script.gets(&[]).reports(Some("a1 b1"), None);
+    // Another stream, to a server that does not speak of it either.
+    script.session = Session::default();
+    script.ask("", "", "a1 b1").gets(&[]).reports(None, None);
+    assert_eq!(script.session.asked(), [Arc::from(OWN)].into());
+    script.publish("a2 b1").gets(&["a2"]).ack().publish("").gets(&["-a -b"]);
+}
+
 #[test]
 fn names_are_followed_alone() {
     Script::new("a1 b1 c1")
@@ -383,7 +397,7 @@ fn types_are_walled_off_and_in_order() {
 
 #[test]
 fn requests_beyond_the_limits_end_the_stream() {
-    let published = Published::new(set_of(&[]));
+    let published = Published::new(set_of(&[("t", "")]));
     let request = |type_url: &str, names: Vec<String>| DeltaDiscoveryRequest {
         type_url: type_url.into(),
         resource_names_subscribe: names,

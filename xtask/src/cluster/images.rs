@@ -18,8 +18,11 @@ use crate::{
 /// The remote MCP server's name in the quickstart, and the Service that stands in for it.
 const EXTERNAL: (&str, &str) = ("mcp.deepwiki.com", "deepwiki/deepwiki");
 
+/// The Envoy that runs for any tag of its image.
+const ENVOY: &str = "1.40";
+
 /// Builds the product, and installs what other people's programs need. Needs the network the first time.
-pub(crate) async fn prepare(release: bool) -> anyhow::Result<()> {
+pub(crate) async fn prepare(release: bool, envoy: bool) -> anyhow::Result<()> {
     // One by one: together they would have features of dependencies that neither has alone, and all of it be built anew.
     for package in ["agentic-gateway", "agentic-controller"] {
         build(package, release)?;
@@ -27,6 +30,9 @@ pub(crate) async fn prepare(release: bool) -> anyhow::Result<()> {
     let peers = Peers::new()?;
     peers.node_modules("typescript").await?;
     adk(&peers).await?;
+    if envoy {
+        peers.envoy(ENVOY).await?;
+    }
     Ok(())
 }
 
@@ -42,7 +48,7 @@ pub(crate) fn built(name: &str, release: bool) -> PathBuf {
 }
 
 /// The table of images, as the examples' manifests name them.
-pub(crate) async fn options(binaries: &Binaries, release: bool) -> anyhow::Result<NodeOptions> {
+pub(crate) async fn options(binaries: &Binaries, release: bool, envoy: bool) -> anyhow::Result<NodeOptions> {
     let peers = Peers::new()?;
     let everything =
         peers.node_modules("typescript").await?.join("@modelcontextprotocol/server-everything/dist/index.js");
@@ -88,8 +94,13 @@ pub(crate) async fn options(binaries: &Binaries, release: bool) -> anyhow::Resul
             image([xtask.as_path(), Path::new("cluster-part"), Path::new("deepwiki")]),
         ),
     ];
+    let mut images: BTreeMap<_, _> =
+        images.into_iter().map(|(name, image)| (name.to_owned(), image)).collect();
+    if envoy {
+        images.insert("docker.io/envoyproxy/envoy".to_owned(), image([peers.envoy(ENVOY).await?]));
+    }
     Ok(NodeOptions {
-        images: images.into_iter().map(|(name, image)| (name.to_owned(), image)).collect(),
+        images,
         external_names: BTreeMap::from([(EXTERNAL.0.to_owned(), EXTERNAL.1.to_owned())]),
     })
 }

@@ -22,8 +22,8 @@ use crate::interop::{
 const MINUTE: Duration = Duration::from_secs(60);
 /// The policy's name.
 pub(super) const POLICY: &str = "probe";
-const GATEWAY: &str = "probe";
-const PORT: u16 = 8080;
+pub(super) const GATEWAY: &str = "probe";
+pub(super) const PORT: u16 = 8080;
 const HEALTH_PORT: u16 = 15020;
 
 /// The tools that the policy allows in turn.
@@ -67,6 +67,7 @@ impl Probe {
         world.rolled_out(QUICKSTART, "mcp-everything", MINUTE).await?;
         world.apply(&objects().to_string()).await?;
         world.programmed(QUICKSTART, GATEWAY, MINUTE).await?;
+        world.served_by(QUICKSTART, GATEWAY, None, MINUTE).await?;
         let target = proxy(world).await?;
         let client = world.client().await?;
         let kind = kube::api::ApiResource {

@@ -31,6 +31,8 @@ pub(super) async fn run(world: &mut World, report: &mut Report) -> anyhow::Resul
     if let Some(address) = address {
         report.note(&format!("at {address}"));
     }
+    let served = world.served_by(QUICKSTART, GATEWAY, None, MINUTE);
+    report.step("its Pods are of the data plane that was asked for", MINUTE, served).await;
     report.step("every status says what the manifests mean", MINUTE, statuses(world)).await;
     report
         .step("the proxy's objects have upstream's names, labels and owner", MINUTE, proxy_objects(world))

@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use kube::Client;
 use serde_json::Value;
 
+use super::DataPlane;
 use crate::{
     cluster::{Access, ControlPlane, Node, binaries, images, install_gateway_api, namespaces},
     command::root,
@@ -30,6 +31,7 @@ pub(super) struct World {
     /// Authorino's CRD, a file.
     pub(super) authorino_crd: PathBuf,
     release: bool,
+    data_plane: DataPlane,
     /// Whether the product is installed.
     installed: bool,
 }
@@ -47,24 +49,31 @@ pub(super) const NOT_OURS: &str = "only in the suite's own cluster, without KUBE
 
 impl World {
     /// Control plane, node and Gateway API's CRDs.
-    pub(super) async fn start(release: bool) -> anyhow::Result<Self> {
+    pub(super) async fn start(release: bool, data_plane: DataPlane) -> anyhow::Result<Self> {
         // In memory, and gone with the namespaces.
         let folder = tempfile::tempdir_in(namespaces::MEMORY)?;
         let binaries = binaries::build()?;
         let control_plane = ControlPlane::start(&folder.path().join("control-plane"), &binaries).await?;
-        let options = images::options(&binaries, release).await?;
+        let options = images::options(&binaries, release, data_plane == DataPlane::Envoy).await?;
         let node = Node::start(&control_plane, &folder.path().join("node"), options).await?;
         let access = control_plane.access();
         install_gateway_api(&access, &binaries).await?;
         let own = Own { node, control_plane, _folder: folder };
-        Ok(Self { access, own: Some(own), authorino_crd: binaries.authorino_crd, release, installed: false })
+        Ok(Self {
+            access,
+            own: Some(own),
+            authorino_crd: binaries.authorino_crd,
+            release,
+            data_plane,
+            installed: false,
+        })
     }
 
     /// The cluster of the environment's KUBECONFIG, which has everything that docs/kubernetes.md asks for.
-    pub(super) async fn given(release: bool) -> anyhow::Result<Self> {
+    pub(super) async fn given(release: bool, data_plane: DataPlane) -> anyhow::Result<Self> {
         let access = Access::of_environment();
         let authorino_crd = binaries::authorino_crd()?;
-        let world = Self { access, own: None, authorino_crd, release, installed: false };
+        let world = Self { access, own: None, authorino_crd, release, data_plane, installed: false };
         world.kubectl("get --raw /readyz").await?;
         let gateways = "get customresourcedefinitions gateways.gateway.networking.k8s.io";
         world.kubectl(gateways).await.context("the CRDs of Gateway API are to be installed before")?;
@@ -113,7 +122,68 @@ impl World {
         let manifests = self.printed("install").await?;
         self.access.kubectl(&["apply", "--server-side", "-f", "-"], &manifests).await?;
         self.rolled_out(SYSTEM, "agentic-controller", Duration::from_secs(60)).await?;
+        if self.data_plane == DataPlane::Envoy {
+            self.give_parameters().await?;
+        }
         self.installed = true;
+        Ok(())
+    }
+
+    /// Gives the class the parameters of the example with Envoy. By a manager of their own: the quickstart's files have the
+    /// class too, without parameters.
+    pub(super) async fn give_parameters(&self) -> anyhow::Result<()> {
+        let file = example("kubernetes/envoy.yaml").display().to_string();
+        let manager = ["--field-manager=parameters", "--force-conflicts"];
+        self.access.kubectl(&[&["apply", "--server-side", "-f", &file], &manager[..]].concat(), "").await?;
+        Ok(())
+    }
+
+    /// Waits until all Pods of a Gateway are of a data plane (by default what the suite was told to run with), and one at
+    /// least is ready.
+    pub(super) async fn served_by(
+        &self,
+        namespace: &str,
+        gateway: &str,
+        data_plane: Option<DataPlane>,
+        within: Duration,
+    ) -> anyhow::Result<()> {
+        let wanted: &[&str] = match data_plane.unwrap_or(self.data_plane) {
+            DataPlane::Native => &["agentic-gateway"],
+            DataPlane::Envoy => &["envoy", "decide"],
+        };
+        let label = format!("gateway.networking.k8s.io/gateway-name={gateway}");
+        until(within, async || {
+            let list = self.object(&format!("pods -n {namespace} -l {label}")).await?.unwrap_or_default();
+            let pods = list.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+            if pods.is_empty() {
+                bail!("{gateway} has no Pods");
+            }
+            for pod in pods {
+                let all = pod.pointer("/spec/containers").and_then(Value::as_array);
+                let names = all.into_iter().flatten().filter_map(|container| container.get("name")?.as_str());
+                let names: Vec<&str> = names.collect();
+                if names != wanted {
+                    bail!("a Pod of {gateway} runs {names:?}");
+                }
+                match Self::condition(pod.pointer("/status/conditions"), "Ready") {
+                    Some(("True", ..)) => {}
+                    other => bail!("a Pod of {gateway} is not ready: {other:?}"),
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Changes the data plane of the class, which has parameters then.
+    pub(super) async fn change_data_plane(&self, to: DataPlane) -> anyhow::Result<()> {
+        let name = match to {
+            DataPlane::Native => "native",
+            DataPlane::Envoy => "envoy",
+        };
+        let patch = format!(r#"{{"data":{{"dataPlane":"{name}"}}}}"#);
+        self.kubectl(&format!("patch configmap gateway-parameters -n {SYSTEM} --type=merge -p {patch}"))
+            .await?;
         Ok(())
     }
 

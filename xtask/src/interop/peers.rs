@@ -78,6 +78,13 @@ impl Peers {
         Ok(folder.join("bin"))
     }
 
+    /// Envoy, of one of the minor versions in `xtask/peers/envoy`. The program that is given replaces itself by Envoy: its
+    /// process is Envoy's.
+    pub(crate) async fn envoy(&self, minor: &str) -> anyhow::Result<PathBuf> {
+        let lock = root().join(format!("xtask/peers/envoy/{minor}.txt"));
+        Ok(self.python(&format!("envoy-{minor}"), &lock).await?.join("envoy"))
+    }
+
     async fn install(
         &self,
         name: &str,

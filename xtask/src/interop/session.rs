@@ -20,8 +20,12 @@ static IDS: AtomicU64 = AtomicU64::new(1);
 #[derive(Debug)]
 pub(crate) struct Session {
     connection: Connection,
+    path: String,
     id: Option<String>,
 }
+
+/// Where most gateways here have their MCP server.
+const PATH: &str = "/mcp";
 
 /// What came back for a request.
 #[derive(Debug)]
@@ -57,19 +61,25 @@ impl Answer {
 }
 
 impl Session {
-    /// A connection without a session.
-    pub(crate) async fn connect(target: &Target) -> anyhow::Result<Self> {
-        Ok(Self { connection: Connection::open(target).await?, id: None })
+    /// A connection without a session, and the path that it asks for.
+    async fn connect(target: &Target, path: &str) -> anyhow::Result<Self> {
+        Ok(Self { connection: Connection::open(target).await?, path: path.to_owned(), id: None })
     }
 
     /// A connection that goes on with a session that another one began.
     pub(crate) async fn resume(target: &Target, id: &str) -> anyhow::Result<Self> {
-        Ok(Self { connection: Connection::open(target).await?, id: Some(id.to_owned()) })
+        let id = Some(id.to_owned());
+        Ok(Self { connection: Connection::open(target).await?, path: PATH.to_owned(), id })
     }
 
     /// A connection with a session of its own.
     pub(crate) async fn open(target: &Target) -> anyhow::Result<Self> {
-        let mut session = Self::connect(target).await?;
+        Self::open_at(target, PATH).await
+    }
+
+    /// The same, on another path.
+    pub(crate) async fn open_at(target: &Target, path: &str) -> anyhow::Result<Self> {
+        let mut session = Self::connect(target, path).await?;
         session.initialize().await?;
         Ok(session)
     }
@@ -143,7 +153,7 @@ impl Session {
     }
 
     fn builder(&self, method: Method) -> http::request::Builder {
-        let mut builder = Request::builder().method(method).uri("/mcp");
+        let mut builder = Request::builder().method(method).uri(self.path.as_str());
         if let Some(id) = &self.id {
             builder = builder.header(SESSION, id).header("mcp-protocol-version", REVISION);
         }

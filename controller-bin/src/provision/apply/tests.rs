@@ -10,7 +10,7 @@ use policy_model::NamespacedName;
 use serde_json::json;
 
 use super::*;
-use crate::provision::{DataPlane, release};
+use crate::provision::{DataPlane, EnvoyImage, release};
 
 /// As much of an API server as `apply` speaks to: objects by path, and what was asked.
 #[derive(Debug, Clone, Default)]
@@ -134,7 +134,9 @@ fn proxy() -> Proxy {
 fn settings() -> Settings {
     Settings {
         gateway_image: "gateway:1".to_owned(),
-        xds_url: "https://agentic-controller.agentic-net-system.svc:15010".to_owned(),
+        envoy_image: EnvoyImage::read("docker.io/envoyproxy/envoy:distroless-v1.40.0", None).unwrap(),
+        xds_host: "agentic-controller.agentic-net-system.svc".to_owned(),
+        xds_port: 15010,
         xds_server_id: "spiffe://cluster.local/ns/agentic-net-system/sa/agentic-controller".to_owned(),
         trust_domain: "cluster.local".to_owned(),
         signer: "example.com/signer".to_owned(),
