@@ -191,6 +191,7 @@ fn of_a_type_that_is_not_spoken_of_nothing_is_sent() {
     script.gets(&[]).reports(Some("a1 b1"), None);
     // Another stream, to a server that does not speak of it either.
     script.session = Session::default();
+    script.nonces.clear();
     script.ask("", "", "a1 b1").gets(&[]).reports(None, None);
     assert_eq!(script.session.asked(), [Arc::from(OWN)].into());
     script.publish("a2 b1").gets(&["a2"]).ack().publish("").gets(&["-a -b"]);
