@@ -15,6 +15,8 @@
 mod controller;
 #[path = "replay/envoy.rs"]
 mod envoy;
+#[path = "replay/real_envoy.rs"]
+mod real_envoy;
 #[path = "replay/wire.rs"]
 mod wire;
 #[path = "replay/world.rs"]

@@ -16,6 +16,8 @@ mod controller;
 mod envoy;
 #[path = "replay/live.rs"]
 mod live;
+#[path = "replay/real_envoy.rs"]
+mod real_envoy;
 #[path = "replay/wire.rs"]
 mod wire;
 #[path = "replay/world.rs"]

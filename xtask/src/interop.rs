@@ -5,6 +5,7 @@ mod authorizer;
 mod certificates;
 mod clients;
 mod conformance;
+mod envoy_cases;
 mod everything;
 mod gateway;
 pub(crate) mod http;
@@ -32,7 +33,7 @@ pub(crate) struct Interop {
     /// Only these; all by default
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Suite>,
-    /// 200 sessions for 30 s instead of 50 for 6 s, and memory is held to its limit
+    /// 200 sessions for 30 s instead of 50 for 6 s, and memory is held to its limit; every Envoy, configured either way
     #[arg(long)]
     long: bool,
     /// This gateway instead of one that is built first (with the feature `quickstart`)
@@ -52,6 +53,8 @@ enum Suite {
     Authorizer,
     /// Google's ADK agent with the quickstart's servers
     Adk,
+    /// The decision cases through Envoy, the engine beside it
+    Envoy,
 }
 
 /// Parts that are processes of their own.
@@ -132,6 +135,7 @@ async fn suites(interop: &Interop, run: &Run) -> anyhow::Result<()> {
                 Suite::Load => load::run(run, report).await,
                 Suite::Authorizer => authorizer::run(run, report).await,
                 Suite::Adk => adk::run(run, report).await,
+                Suite::Envoy => envoy_cases::run(run, report).await,
             }
         })
         .await;

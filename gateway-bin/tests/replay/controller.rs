@@ -3,7 +3,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use agentic_controller::index::{Index, Settings};
@@ -23,7 +23,7 @@ use tokio::{
     sync::{oneshot, watch},
     task::JoinHandle,
 };
-use xds_server::{Admit, Cache, Resource, ResourceSet, serve};
+use xds_server::{Admit, Cache, Report, Resource, ResourceSet, serve};
 use xds_translate::{Options, native};
 
 pub(crate) const CONTROLLER: &str = "spiffe://cluster.local/ns/agentic-net-system/sa/agentic-controller";
@@ -79,6 +79,25 @@ impl Controller {
         let of_gateway = reports.iter().filter(|report| *report.group == *gateway);
         of_gateway.filter(|report| report.acknowledged.get(native::OBJECT) == Some(&version)).count()
             == proxies
+    }
+
+    /// Waits until there are exactly these clients, by the types that each takes, with all that they are to have.
+    pub(crate) async fn until_fed(&self, clients: &[&[&str]], ready: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let has_all = |report: &Report, types: &[&str]| {
+            let set = self.cache.set(&report.group).unwrap_or_default();
+            types.iter().all(|url| report.acknowledged.get(*url) == Some(&set.version_of(url)))
+        };
+        let is_fed = || {
+            let reports = self.cache.reports();
+            reports.len() == clients.len()
+                && clients.iter().all(|types| reports.iter().any(|report| has_all(report, types)))
+                && ready()
+        };
+        while !is_fed() {
+            assert!(Instant::now() < deadline, "{:?}", self.cache.reports());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     pub(crate) async fn stop(self) {

@@ -4,12 +4,12 @@ use std::{
     convert::Infallible,
     fs,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use agentic_gateway::{
@@ -36,29 +36,34 @@ use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use xds_server::Report;
+use xds_server::ResourceSet;
 use xds_translate::{
-    ClientCertificates, Options,
-    envoy::processor::{self, clients_digest},
+    ClientCertificates, Objects, Options,
+    envoy::{
+        Resolve,
+        processor::{self, clients_digest},
+    },
     native,
 };
 
 use super::{
     controller::{CONTROLLER, Controller, resources, with_session_keys},
     envoy::Envoy,
+    real_envoy::{Pair, Program, Source},
     wire::Wire,
 };
 
 /// Each request of a test carries an id of its own in this header.
 pub(crate) const CASE_ID: &str = "x-case-id";
 const REMOTE_HOST: &str = "mcp.deepwiki.com";
-const NAMESPACE: &str = "quickstart-ns";
+pub(crate) const NAMESPACE: &str = "quickstart-ns";
 /// The Gateway of the base.
-const GATEWAY: &str = "quickstart-ns/agentic-net-gateway";
+pub(crate) const GATEWAY: &str = "quickstart-ns/agentic-net-gateway";
+const BASE: &str = include_str!("../cases/base.yaml");
 const SESSION_KEY: [u8; 32] = [7; 32];
 const HOUR: Duration = Duration::from_secs(3600);
 /// Listener names of the base, and their ports.
-const LISTENERS: [(&str, u16); 3] = [("https", 10_001), ("plain", 10_002), ("https2", 10_003)];
+pub(crate) const LISTENERS: [(&str, u16); 3] = [("https", 10_001), ("plain", 10_002), ("https2", 10_003)];
 
 /// A request as a server saw it.
 #[derive(Debug, Clone)]
@@ -119,13 +124,17 @@ impl Memory {
     }
 }
 
-/// Where gateways get their configuration from.
+/// What gateways are, and where they get their configuration from.
 #[derive(Debug)]
 pub(crate) enum Feed {
+    /// Our own gateway, which reads files.
     Files,
+    /// Our own gateway, fed by a controller.
     Controller(Controller),
     /// Files, of a processor with a stand-in for Envoy before it.
     Processor,
+    /// An Envoy.
+    Envoy(Program, Source),
 }
 
 /// Everything around the gateways.
@@ -198,40 +207,24 @@ impl World {
         manifests: &str,
         flags: &[String],
     ) -> Running<'_> {
-        let base = include_str!("../cases/base.yaml");
-        let endpoints = self.endpoints(&[base, manifests]);
-        let file = |name: &str| self.dir.path().join(name).display().to_string();
+        let running = |front| Running { world: self, front };
         let command = if matches!(feed, Feed::Processor) { "decide" } else { "run" };
         let mut words = vec!["agentic-gateway".to_owned(), command.to_owned()];
         match feed {
-            Feed::Files | Feed::Processor => {
-                let folder = self.dir.path().join(name);
-                fs::create_dir(&folder).unwrap();
-                fs::write(folder.join("base.yaml"), base).unwrap();
-                fs::write(folder.join("more.yaml"), manifests).unwrap();
-                fs::write(folder.join("endpoints.yaml"), endpoints).unwrap();
-                words.push(format!("--manifests={}", folder.display()));
-                words.push(format!("--session-key-file={}", file("session.key")));
-            }
+            Feed::Files | Feed::Processor => words.extend(self.from_files(&self.write(name, manifests))),
             Feed::Controller(controller) => {
-                let set = resources(&[base, manifests, &endpoints], GATEWAY, &Options::default());
-                controller.cache.publish(GATEWAY, with_session_keys(&set, &[SESSION_KEY]));
-                words.push(format!("--xds={}", controller.url()));
-                words.push(format!("--xds-server-id={CONTROLLER}"));
-                words.push(format!("--gateway={GATEWAY}"));
+                controller.cache.publish(GATEWAY, self.published(manifests, &Options::default()));
+                words.extend(from_controller(controller));
+            }
+            Feed::Envoy(program, source) => {
+                let pair = Pair::start(self, program, source, name, manifests, flags).await;
+                return running(Front::Envoy(Box::new(pair)));
             }
         }
-        words.extend([
-            format!("--identity-dir={}", file("gateway")),
-            format!("--trust-bundle=other.domain={}", file("other.pem")),
-            format!("--extra-ca={}", file("public.pem")),
-            format!("--resolve={REMOTE_HOST}:443:{}", self.remote),
-            "--admin-addr=127.0.0.1:0".to_owned(),
-            "--drain-timeout=5s".to_owned(),
-        ]);
+        words.extend(self.about_the_world());
         words.extend(flags.iter().cloned());
         if matches!(feed, Feed::Processor) {
-            let socket = self.dir.path().join(format!("{name}.sock"));
+            let socket = self.file(&format!("{name}.sock"));
             words.push(format!("--listen=unix:{}", socket.display()));
             let Command::Decide(args) = Cli::try_parse_from(words).unwrap().command else {
                 panic!("no `decide`")
@@ -239,9 +232,8 @@ impl World {
             let processor = Processor::start(&args, AccessLog::Off)
                 .await
                 .unwrap_or_else(|error| panic!("{name}: {error}"));
-            let root = self.dir.path().join("public.pem");
-            let envoy = Envoy::connect(&socket, Some(&root)).await;
-            return Running { world: self, front: Front::Processor(Box::new(processor), envoy) };
+            let envoy = Envoy::connect(&socket, Some(&self.file("public.pem"))).await;
+            return running(Front::Processor(Box::new(processor), envoy));
         }
         words.push("--listen-address=127.0.0.1".to_owned());
         words.extend(LISTENERS.iter().map(|(_, port)| format!("--listen={port}=127.0.0.1:0")));
@@ -249,24 +241,87 @@ impl World {
         let gateway =
             Gateway::start(&args, AccessLog::Off).await.unwrap_or_else(|error| panic!("{name}: {error}"));
         if let Feed::Controller(controller) = feed {
-            let deadline = Instant::now() + Duration::from_secs(10);
-            let is_fed = || {
-                let set = controller.cache.set(GATEWAY).unwrap();
-                let has_all = |report: &Report| {
-                    [native::OBJECT, native::SESSION_KEYS]
-                        .iter()
-                        .all(|url| report.acknowledged.get(*url) == Some(&set.version_of(url)))
-                };
-                let reports = controller.cache.reports();
-                // Not that of a gateway before, which may have had the same.
-                matches!(reports.as_slice(), [only] if has_all(only)) && *gateway.generation().borrow() > 0
-            };
-            while !is_fed() {
-                assert!(Instant::now() < deadline, "{name}: {:?}", controller.cache.reports());
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+            let types = [native::OBJECT, native::SESSION_KEYS];
+            // Not that of a gateway before, which may have had the same.
+            controller.until_fed(&[&types], || *gateway.generation().borrow() > 0).await;
         }
-        Running { world: self, front: Front::Gateway(Box::new(gateway)) }
+        running(Front::Gateway(Box::new(gateway)))
+    }
+
+    /// A folder with the base, more manifests, and endpoints for all their Services.
+    pub(crate) fn write(&self, name: &str, manifests: &str) -> PathBuf {
+        let folder = self.folder(name);
+        fs::write(folder.join("base.yaml"), BASE).unwrap();
+        fs::write(folder.join("more.yaml"), manifests).unwrap();
+        fs::write(folder.join("endpoints.yaml"), self.endpoints(&[BASE, manifests])).unwrap();
+        folder
+    }
+
+    /// A new folder.
+    pub(crate) fn folder(&self, name: &str) -> PathBuf {
+        let folder = self.file(name);
+        fs::create_dir(&folder).unwrap();
+        folder
+    }
+
+    /// A file of the world's.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The base, more manifests, and endpoints for all their Services.
+    pub(crate) fn objects(&self, manifests: &str) -> Objects {
+        let mut objects = Objects::default();
+        for (name, text) in
+            [("base", BASE), ("more", manifests), ("endpoints", &self.endpoints(&[BASE, manifests]))]
+        {
+            objects.add_yaml(name, text).unwrap();
+        }
+        objects
+    }
+
+    /// One more endpoint of the first Service: the second one's.
+    pub(crate) fn second_endpoint(&self) -> String {
+        let (service, port) = (self.services[0].0, self.services[1].1);
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": format!("{service}-more"), "namespace": NAMESPACE,
+                         "labels": {"kubernetes.io/service-name": service}},
+            "ports": [{"name": "mcp", "port": port}], "endpoints": [{"addresses": ["127.0.0.1"]}],
+        });
+        format!("---\n{slice}\n")
+    }
+
+    /// Where the server outside is.
+    pub(crate) fn remote(&self) -> Resolve {
+        Resolve { host: REMOTE_HOST.to_owned(), port: 443, address: self.remote }
+    }
+
+    /// What a controller sends to our own proxies of the Gateway.
+    pub(crate) fn published(&self, manifests: &str, options: &Options) -> Arc<ResourceSet> {
+        let endpoints = self.endpoints(&[BASE, manifests]);
+        with_session_keys(&resources(&[BASE, manifests, &endpoints], GATEWAY, options), &[SESSION_KEY])
+    }
+
+    /// Flags of `run` and `decide`.
+    pub(crate) fn from_files(&self, folder: &Path) -> Vec<String> {
+        vec![
+            format!("--manifests={}", folder.display()),
+            format!("--session-key-file={}", self.file("session.key").display()),
+        ]
+    }
+
+    /// Flags of `run` and `decide`.
+    pub(crate) fn about_the_world(&self) -> Vec<String> {
+        let file = |name: &str| self.file(name).display().to_string();
+        vec![
+            format!("--identity-dir={}", file("gateway")),
+            format!("--trust-bundle=other.domain={}", file("other.pem")),
+            format!("--extra-ca={}", file("public.pem")),
+            format!("--resolve={REMOTE_HOST}:443:{}", self.remote),
+            "--admin-addr=127.0.0.1:0".to_owned(),
+            "--drain-timeout=5s".to_owned(),
+        ]
     }
 
     /// EndpointSlices on loopback for the Services of manifests. A Service named `authz...` gets an authorizer
@@ -334,6 +389,15 @@ fn gateway_id() -> SpiffeId {
     SpiffeId::for_service_account(&TrustDomain::default(), NAMESPACE, "agentic-net-gateway").unwrap()
 }
 
+/// Flags of `run` and `decide`.
+pub(crate) fn from_controller(controller: &Controller) -> [String; 3] {
+    [
+        format!("--xds={}", controller.url()),
+        format!("--xds-server-id={CONTROLLER}"),
+        format!("--gateway={GATEWAY}"),
+    ]
+}
+
 /// A gateway in its world.
 #[derive(Debug)]
 pub(crate) struct Running<'w> {
@@ -346,14 +410,16 @@ pub(crate) struct Running<'w> {
 enum Front {
     Gateway(Box<Gateway>),
     Processor(Box<Processor>, Envoy),
+    Envoy(Box<Pair>),
 }
 
 impl Running<'_> {
-    /// Where a gateway serves a listener.
+    /// Where a listener is.
     pub(crate) fn address(&self, listener: &str) -> SocketAddr {
         match &self.front {
             Front::Gateway(gateway) => gateway.bound()[&port_of(listener)],
-            Front::Processor(..) => panic!("nobody listens"),
+            Front::Envoy(pair) => pair.address(port_of(listener)),
+            Front::Processor(..) => panic!("a stand-in has no address"),
         }
     }
 
@@ -380,12 +446,13 @@ impl Running<'_> {
 
     pub(crate) async fn stop(self) {
         match self.front {
-            Front::Gateway(gateway) => gateway.shutdown().await,
+            Front::Gateway(gateway) => _ = gateway.shutdown().await,
             Front::Processor(processor, envoy) => {
                 drop(envoy);
-                processor.shutdown().await
+                processor.shutdown().await;
             }
-        };
+            Front::Envoy(pair) => pair.stop().await,
+        }
     }
 }
 
@@ -465,10 +532,17 @@ fn answer(upstream: &str, method: &http::Method, body: &[u8]) -> Response<Full<B
                    "result": {"protocolVersion": "2025-11-25", "capabilities": {},
                               "serverInfo": {"name": upstream, "version": "1"}}})
         }
+        Some("tools/list") => json!({"jsonrpc": "2.0", "id": message["id"],
+                                     "result": {"tools": [{"name": "get-sum"}, {"name": "echo"}]}}),
         _ => json!({"jsonrpc": "2.0", "id": message["id"], "result": {}}),
     };
-    let content_type = if method == http::Method::GET { "text/event-stream" } else { "application/json" };
-    let body = if method == http::Method::GET { String::new() } else { text.to_string() };
+    let (content_type, body) = if method == http::Method::GET {
+        ("text/event-stream", String::new())
+    } else if message["params"]["cursor"] == "as-event" {
+        ("text/event-stream", format!("event: message\ndata: {text}\n\n"))
+    } else {
+        ("application/json", text.to_string())
+    };
     response.header("content-type", content_type).body(Full::from(body)).unwrap()
 }
 
