@@ -41,8 +41,7 @@ pub(crate) trait Carrier: Send + 'static {
     /// The client's body.
     type Body: Body<Data = Bytes> + Send + Unpin + 'static;
 
-    /// Whether requests and responses go through this process: then it says for whom it forwards (`x-forwarded-for`), and
-    /// can end an event stream.
+    /// Whether responses go through this process: then it can end an event stream.
     const IN_PATH: bool;
 
     /// Takes one request (path in its URI, host in its Host header) to the backend. With the response comes the endpoint
@@ -163,7 +162,7 @@ async fn forward<C: Carrier>(
         return unknown_session();
     }
     let (mut parts, body) = request.into_parts();
-    if let Err(why) = rewrite(&mut parts, planned, connection, C::IN_PATH) {
+    if let Err(why) = rewrite(&mut parts, planned, connection) {
         record.failed(why.to_owned());
         return plain(StatusCode::INTERNAL_SERVER_ERROR, why);
     }
@@ -212,12 +211,7 @@ async fn forward<C: Carrier>(
 }
 
 /// Makes the request that was received into the one that is sent.
-fn rewrite(
-    parts: &mut Parts,
-    planned: &Planned,
-    connection: &Connection,
-    in_path: bool,
-) -> Result<(), &'static str> {
+fn rewrite(parts: &mut Parts, planned: &Planned, connection: &Connection) -> Result<(), &'static str> {
     let weighted = planned.weighted().ok_or("the route has no backend")?;
     let host = match weighted.filters.hostname.as_ref().or(planned.rule.filters.hostname.as_ref()) {
         Some(host) => HeaderValue::from_str(host),
@@ -253,9 +247,7 @@ fn rewrite(
     }
     headers::apply(&planned.rule.filters.request_headers, &mut parts.headers);
     headers::apply(&weighted.filters.request_headers, &mut parts.headers);
-    if in_path {
-        headers::add_forwarded(&mut parts.headers, connection);
-    }
+    headers::add_forwarded(&mut parts.headers, connection);
     parts.headers.insert(HOST, host);
     Ok(())
 }

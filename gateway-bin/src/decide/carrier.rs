@@ -93,7 +93,7 @@ impl Body for HeldBody {
 impl Carrier for Envoy {
     type Body = HeldBody;
 
-    /// Envoy completes `x-forwarded-for`, and event streams go from backend to client without coming through here.
+    /// Event streams go from backend to client without coming through here.
     const IN_PATH: bool = false;
 
     async fn carry(

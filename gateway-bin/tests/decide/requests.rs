@@ -109,7 +109,7 @@ async fn what_a_request_becomes() {
         // Lines stay lines, in order.
         ("/mcp", &[("x-a", "1"), ("x-a", "2"), ("x-b", "")], &[("x-a", "1"), ("x-a", "2"), ("x-b", "")]),
         ("/mcp", &[("keep-alive", "5"), ("te", "gzip"), ("upgrade", "x"), ("expect", "100-continue")], &[]),
-        // Envoy completes it.
+        // What a client says of those before it stays before what is known.
         ("/mcp", &[("x-forwarded-for", "192.0.2.1")], &[("x-forwarded-for", "192.0.2.1")]),
         // What was decided on stands in the body.
         ("/mcp", &[("mcp-method", "tools/call"), ("mcp-name", "echo")], &[]),
@@ -131,6 +131,7 @@ async fn what_a_request_becomes() {
             ("x-agentic-cluster", "xbackend/ns/server"),
         ];
         all.extend(expected);
+        all.extend([("x-forwarded-for", "192.0.2.7"), ("x-forwarded-proto", "https")]);
         all.sort_by_key(|(name, _)| *name);
         let timeout = after.iter().position(|(name, _)| name == "x-envoy-upstream-rq-timeout-ms");
         assert_eq!(timeout.is_some(), rewritten, "{path} {more:?}");
