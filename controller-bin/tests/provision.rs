@@ -1,5 +1,10 @@
 //! What runs for a Gateway, against a reviewed file, and what must hold whatever the Gateway.
-#![allow(clippy::panic, reason = "clippy knows the functions of tests, not what they share")]
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "clippy knows the functions of tests, not what they share"
+)]
 use std::collections::BTreeMap;
 
 use agentic_controller::{

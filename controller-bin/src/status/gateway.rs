@@ -101,20 +101,20 @@ impl State<'_> {
         if let Err(message) = &outcome.proxy {
             return no("Invalid", message.clone());
         }
-        let version = match self.observed.envoy.get(self.name) {
-            Some(version) => version.clone(),
-            None => outcome.resources.version_of(native::OBJECT).to_string(),
-        };
+        // With Envoy it has its part, and the engine beside it the objects.
+        let objects = outcome.resources.version_of(native::OBJECT).to_string();
+        let version = self.observed.envoy.get(self.name).unwrap_or(&objects);
         let nobody = Proxies::default();
         let proxies = self.observed.proxies.get(self.name).unwrap_or(&nobody);
-        let refused = proxies.refused.iter().find(|(refused, _)| *refused == version);
+        let refused = proxies.refused.iter().find(|(refused, _)| refused == version);
         if let Some((_, message)) = refused {
             return no("Invalid", format!("a proxy refused the configuration: {message}"));
         }
         let service = NamespacedName::new(&self.name.namespace, proxy_name(self.name));
         let is_ready = self.index.has_ready_proxy(self.name);
         let fresh = self.observed.current_for.get(self.name).is_some_and(|current| *current < GRACE);
-        let serves = proxies.acknowledged.contains(&version) || (self.was && fresh);
+        let serves = proxies.acknowledged.is_superset(&[objects.clone(), version.clone()].into())
+            || (self.was && fresh);
         // What was set up serves on, whatever the API server said when it was looked at again.
         if let Some(message) = self.observed.provisioning.get(self.name)
             && !(is_ready && serves)
