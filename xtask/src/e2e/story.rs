@@ -2,7 +2,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde_json::{Value, json};
 
 use super::world::{QUICKSTART, SYSTEM, World, until};
@@ -111,6 +111,8 @@ fn auth_config(repositories: &[&str]) -> String {
 async fn deepwiki(world: &World) -> anyhow::Result<()> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // A certificate with its issuer's name counts as self-signed with Envoy: the two must differ.
+    params.distinguished_name.push(DnType::CommonName, "deepwiki CA");
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
     let key = KeyPair::generate()?;
     let certificate = CertificateParams::new(vec!["mcp.deepwiki.com".to_owned()])?.signed_by(&key, &ca)?;
