@@ -61,6 +61,7 @@ pub(super) async fn provision(
             // Whoever leads next may have changed things: all is applied again on gaining leadership.
             applied.clear();
             failed.clear();
+            again = Instant::now() + AGAIN;
             failures.send_if_modified(|failures| !std::mem::take(failures).is_empty());
             continue;
         }
@@ -110,5 +111,50 @@ pub(super) async fn provision(
             }
             differ
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{pin::pin, task::Poll};
+
+    use http::{Request, Response};
+    use kube::client::Body;
+
+    use super::*;
+    use crate::provision::EnvoyImage;
+
+    fn settings() -> Settings {
+        Settings {
+            gateway_image: "registry.example/gateway:1".to_owned(),
+            envoy_image: EnvoyImage::read("registry.example/envoy:v1.40.0", None).unwrap(),
+            xds_host: "controller.system.svc".to_owned(),
+            xds_port: 15_010,
+            xds_server_id: "spiffe://cluster.local/ns/system/sa/controller".to_owned(),
+            trust_domain: "cluster.local".to_owned(),
+            signer: "example.com/signer".to_owned(),
+            flags: Vec::new(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replica_that_does_not_lead_rests() {
+        let (service, _server) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+        let (_wanted, wanted) = watch::channel(BTreeMap::new());
+        let (_finalizers, finalizers) = watch::channel(Arc::from([]));
+        let (_abandoned, abandoned) = watch::channel(BTreeSet::new());
+        let (_membership, membership) = watch::channel(Membership::default());
+        let client = kube::Client::new(service, "default");
+        let (failures, _) = watch::channel(BTreeMap::new());
+        let mut provisioner =
+            pin!(provision(client, settings(), wanted, finalizers, abandoned, membership, failures));
+        let mut polls = 0;
+        let ended = std::future::poll_fn(|context| {
+            polls += 1;
+            // One that is always ready would be polled without end, and time would stand still.
+            if polls > 1000 { Poll::Ready(()) } else { provisioner.as_mut().poll(context).map(drop) }
+        });
+        let hour = tokio::time::timeout(Duration::from_secs(3600), ended).await;
+        assert!(hour.is_err(), "polled {polls} times within an hour");
     }
 }
