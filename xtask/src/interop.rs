@@ -2,12 +2,15 @@
 //! authorizer, each a process on loopback; nothing is skipped because something is missing.
 pub(crate) mod adk;
 mod authorizer;
-mod certificates;
+pub(crate) mod certificates;
 mod clients;
 mod conformance;
+pub(crate) mod envoy;
 mod envoy_cases;
+mod envoy_faults;
 mod everything;
-mod gateway;
+pub(crate) mod gateway;
+mod hostile;
 pub(crate) mod http;
 mod load;
 pub(crate) mod peers;
@@ -26,11 +29,11 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::{peers::Peers, report::Report};
+use self::{envoy::Programs, gateway::DataPlane, peers::Peers, report::Report};
 
 #[derive(Debug, Args)]
 pub(crate) struct Interop {
-    /// Only these; all by default
+    /// Only these; by default all, the last only with --long
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Suite>,
     /// 200 sessions for 30 s instead of 50 for 6 s, and memory is held to its limit; every Envoy, configured either way
@@ -55,6 +58,10 @@ enum Suite {
     Adk,
     /// The decision cases through Envoy, the engine beside it
     Envoy,
+    /// Envoy's engine absent, killed, silent, hostile; Envoy killed
+    EnvoyFaults,
+    /// The clients and the conformance suite, through Envoy with the engine beside it
+    EnvoyPeers,
 }
 
 /// Parts that are processes of their own.
@@ -66,9 +73,11 @@ pub(crate) enum Part {
 
 /// What the suites share.
 #[derive(Debug)]
-struct Run {
+pub(crate) struct Run {
     /// The gateway's binary.
     gateway: PathBuf,
+    /// The controller's binary, where a suite needs it.
+    controller: Option<PathBuf>,
     peers: Peers,
     temporary: tempfile::TempDir,
     long: bool,
@@ -81,6 +90,17 @@ impl Run {
         std::fs::create_dir_all(&folder).with_context(|| format!("`{}` cannot be made", folder.display()))?;
         Ok(folder)
     }
+
+    /// What is needed to run Envoy of a minor version with the engine beside it.
+    async fn envoy(&self, minor: &str) -> anyhow::Result<Programs> {
+        Ok(Programs {
+            gateway: self.gateway.clone(),
+            controller: self.controller.clone().context("no controller was built")?,
+            envoy: self.peers.envoy(minor).await?,
+            minor: minor.to_owned(),
+            threads: 2,
+        })
+    }
 }
 
 /// For one suite, the first time with its peers still to be installed.
@@ -89,13 +109,20 @@ const SUITE: Duration = Duration::from_secs(20 * 60);
 impl Interop {
     fn suites(&self) -> impl Iterator<Item = Suite> {
         let all = Suite::value_variants().iter().copied();
-        all.filter(|suite| self.only.is_empty() || self.only.contains(suite))
+        all.filter(|suite| match self.only.as_slice() {
+            [] => self.long || *suite != Suite::EnvoyPeers,
+            only => only.contains(suite),
+        })
     }
 }
 
 impl Suite {
     fn needs_peers(self) -> bool {
         !matches!(self, Self::Load | Self::Authorizer)
+    }
+
+    fn needs_controller(self) -> bool {
+        matches!(self, Self::EnvoyFaults | Self::EnvoyPeers)
     }
 }
 
@@ -108,9 +135,14 @@ pub(crate) fn interop(interop: &Interop) -> anyhow::Result<()> {
     }
     let gateway = match &interop.gateway {
         Some(gateway) => gateway.canonicalize().with_context(|| format!("`{}`", gateway.display()))?,
-        None => gateway::build()?,
+        None => gateway::build("agentic-gateway")?,
     };
-    let run = Run { gateway, peers, temporary: tempfile::tempdir()?, long: interop.long };
+    let controller = interop
+        .suites()
+        .any(Suite::needs_controller)
+        .then(|| gateway::build("agentic-controller"))
+        .transpose()?;
+    let run = Run { gateway, controller, peers, temporary: tempfile::tempdir()?, long: interop.long };
     runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
@@ -130,12 +162,17 @@ async fn suites(interop: &Interop, run: &Run) -> anyhow::Result<()> {
         let report = &mut report;
         let done = tokio::time::timeout(SUITE, async {
             match suite {
-                Suite::Clients => clients::run(run, report).await,
-                Suite::Conformance => conformance::run(run, report).await,
+                Suite::Clients => clients::run(run, DataPlane::Native, report).await,
+                Suite::Conformance => conformance::run(run, DataPlane::Native, report).await,
                 Suite::Load => load::run(run, report).await,
                 Suite::Authorizer => authorizer::run(run, report).await,
                 Suite::Adk => adk::run(run, report).await,
                 Suite::Envoy => envoy_cases::run(run, report).await,
+                Suite::EnvoyFaults => envoy_faults::run(run, report).await,
+                Suite::EnvoyPeers => {
+                    clients::run(run, DataPlane::Envoy, report).await?;
+                    conformance::run(run, DataPlane::Envoy, report).await
+                }
             }
         })
         .await;

@@ -175,6 +175,14 @@ fn reply_fault(case: &Case, forwarded: bool, reply: &Reply) -> Option<String> {
     }
 }
 
+/// Whom the server is told that the request came from: whomever the client named, and the client itself, once.
+fn is_forwarded_for_client(case: &Case, seen: &Seen) -> bool {
+    let lines = seen.headers.get_all("x-forwarded-for").iter();
+    let told = lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(',').map(str::trim));
+    let named = case.headers().filter(|(name, _)| *name == "x-forwarded-for").map(|(_, value)| value);
+    told.eq(named.chain(["127.0.0.1"]))
+}
+
 /// What the server must have seen of a request that was let through.
 fn seen_fault(case: &Case, seen: &Seen) -> Option<String> {
     let upstream = match case.path() {
@@ -194,7 +202,8 @@ fn seen_fault(case: &Case, seen: &Seen) -> Option<String> {
         && seen.path == path
         && seen.body == case.body.as_deref().unwrap_or_default()
         && seen.header("mcp-session-id") == session.as_deref()
-        && seen.header("x-forwarded-client-cert").is_none();
+        && seen.header("x-forwarded-client-cert").is_none()
+        && is_forwarded_for_client(case, seen);
     (!same).then(|| format!("the server saw {seen:?}; expected {upstream} {path} session {session:?}"))
 }
 

@@ -19,7 +19,7 @@ use tokio::{net::TcpListener, process::Command, sync::watch, task::JoinSet};
 use super::{
     Run,
     certificates::Certificates,
-    gateway::{Gateway, HTTPS, Manifests, NAMESPACE, inline_tools, loopback},
+    gateway::{DataPlane, Gateway, HTTPS, Manifests, NAMESPACE, inline_tools, loopback},
     http::Target,
     process::{Process, free_port},
     report::Report,
@@ -104,8 +104,7 @@ pub(crate) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
         .authorizer("authorizer", address.port())
         .policy("upstream", &[(AGENT, delegated), (OPERATOR, inline_tools(&["get-sum"]))])
         .write(&folder.join("manifests"))?;
-    let mut gateway =
-        Gateway::start(&run.gateway, &folder.join("manifests"), Some(&identity), &[HTTPS]).await?;
+    let mut gateway = Gateway::start(run, DataPlane::Native, &folder, Some(&identity), &[HTTPS]).await?;
     let target = |account: &str| -> anyhow::Result<Target> {
         let workload = certificates.workload(NAMESPACE, account)?;
         Ok(Target::tls(gateway.address(HTTPS)?, certificates.client(Some(&workload), &["http/1.1"])?))
@@ -128,7 +127,7 @@ pub(crate) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
             report.note(&figures);
         }
     }
-    gateway.process.still_runs()
+    gateway.still_runs()
 }
 
 async fn live(agent: &Target, operator: &Target, address: SocketAddr) -> anyhow::Result<(Times, Vec<Call>)> {

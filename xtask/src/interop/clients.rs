@@ -11,7 +11,7 @@ use super::{
     Run,
     certificates::{Certificates, Workload},
     everything::Everything,
-    gateway::{Gateway, HTTPS, Manifests, NAMESPACE, Sidecar, inline_tools},
+    gateway::{DataPlane, Gateway, HTTPS, Manifests, NAMESPACE, Sidecar, inline_tools},
     http::Target,
     process::Process,
     quickstart::Quickstart,
@@ -44,9 +44,9 @@ const CALLS: Duration = Duration::from_secs(20);
 const AGENT: &str = "adk-agent-sa";
 const OTHER: &str = "other-agent-sa";
 
-pub(crate) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
-    report.suite("real clients, mTLS, the reference server");
-    let folder = run.folder("clients")?;
+pub(crate) async fn run(run: &Run, plane: DataPlane, report: &mut Report) -> anyhow::Result<()> {
+    report.suite(&format!("real clients, mTLS, {plane}, the reference server"));
+    let folder = run.folder(&format!("clients-{plane:?}"))?;
     let everything = Everything::start(run).await?;
     let certificates = Certificates::new(&folder.join("certificates"))?;
     let agent = certificates.workload(NAMESPACE, AGENT)?;
@@ -65,8 +65,7 @@ pub(crate) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
         .mcp_server("everything", everything.address.port())
         .policy("everything", &[(AGENT, tools), (OTHER, all_but_echo)])
         .write(&folder.join("manifests"))?;
-    let mut gateway =
-        Gateway::start(&run.gateway, &folder.join("manifests"), Some(&gateway_identity), &[HTTPS]).await?;
+    let mut gateway = Gateway::start(run, plane, &folder, Some(&gateway_identity), &[HTTPS]).await?;
     let address = gateway.address(HTTPS)?;
     let url = format!("https://localhost:{}/mcp", address.port());
     let visitor = Visitor { ca: certificates.web_ca(), workload: agent.clone() };
@@ -89,13 +88,17 @@ pub(crate) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
     node.arg(&client).args(["2", &plain]);
     let name = "TypeScript SDK 2 without a certificate, through the sidecar";
     script_visit(report, &everything, name, &mut node).await?;
-    stateless(run, report, &client).await?;
+    // With a gateway of its own.
+    if plane == DataPlane::Native {
+        stateless(run, report, &client).await?;
+    }
 
     let target = |workload: Option<&Workload>| -> anyhow::Result<Target> {
         Ok(Target::tls(address, certificates.client(workload, &["http/1.1"])?))
     };
-    sessions(report, &target(Some(&agent))?, &target(Some(&other))?, &target(None)?).await;
-    gateway.process.still_runs()
+    sessions(report, &target(Some(&agent))?, &target(Some(&other))?).await;
+    nobody(report, plane, &target(None)?).await;
+    gateway.still_runs()
 }
 
 /// With what a client comes.
@@ -212,7 +215,7 @@ async fn deleted(everything: &Everything, before: usize) -> anyhow::Result<()> {
 }
 
 /// What an SDK would hide.
-async fn sessions(report: &mut Report, agent: &Target, other: &Target, nobody: &Target) {
+async fn sessions(report: &mut Report, agent: &Target, other: &Target) {
     let sum = json!({"a": 2, "b": 3});
     report
         .step("event stream (GET): notifications arrive on it", CALLS, async {
@@ -262,10 +265,19 @@ async fn sessions(report: &mut Report, agent: &Target, other: &Target, nobody: &
     if let Some(status) = refused {
         report.note(&format!("the server's answer, passed through: {status}"));
     }
+}
+
+/// Envoy's SPIFFE validator wants a certificate of every client.
+async fn nobody(report: &mut Report, plane: DataPlane, target: &Target) {
     report
         .step("no certificate, no identity: no tool may be called", CALLS, async {
-            let mut session = Session::open(nobody).await.context("base protocol is open to anyone")?;
-            let answer = session.call("get-sum", &sum).await?;
+            let session = Session::open(target).await;
+            if plane == DataPlane::Envoy {
+                ensure!(session.is_err(), "a session was opened");
+                return Ok(());
+            }
+            let mut session = session.context("base protocol is open to anyone")?;
+            let answer = session.call("get-sum", &json!({"a": 2, "b": 3})).await?;
             ensure!(answer.is_forbidden(), "{answer:?}");
             Ok(())
         })

@@ -7,7 +7,7 @@ use tokio::process::Command;
 use super::{
     Run,
     everything::Everything,
-    gateway::{Gateway, HTTP, Manifests},
+    gateway::{DataPlane, Gateway, HTTP, Manifests},
     process::{finish, shown},
     report::Report,
 };
@@ -25,12 +25,12 @@ struct Checks {
 
 type Scenarios = BTreeMap<String, Checks>;
 
-pub(crate) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
-    report.suite("the MCP conformance suite, directly and through the gateway");
-    let folder = run.folder("conformance")?;
+pub(crate) async fn run(run: &Run, plane: DataPlane, report: &mut Report) -> anyhow::Result<()> {
+    report.suite(&format!("the MCP conformance suite, directly and through {plane}"));
+    let folder = run.folder(&format!("conformance-{plane:?}"))?;
     let everything = Everything::start(run).await?;
     Manifests::http().mcp_server("everything", everything.address.port()).write(&folder.join("manifests"))?;
-    let mut gateway = Gateway::start(&run.gateway, &folder.join("manifests"), None, &[HTTP]).await?;
+    let mut gateway = Gateway::start(run, plane, &folder, None, &[HTTP]).await?;
     let modules = run.peers.node_modules("conformance").await?;
     let through = gateway.address(HTTP)?;
 
@@ -38,7 +38,7 @@ pub(crate) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
         return Ok(());
     };
     report.note(&totals(&direct));
-    let Some(gated) = report.step("through the gateway", SUITE, suite(&modules, through)).await else {
+    let Some(gated) = report.step(&format!("through {plane}"), SUITE, suite(&modules, through)).await else {
         return Ok(());
     };
     report.note(&totals(&gated));
@@ -49,7 +49,7 @@ pub(crate) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
             Ok(())
         })
         .await;
-    gateway.process.still_runs()
+    gateway.still_runs()
 }
 
 async fn suite(modules: &Path, server: SocketAddr) -> anyhow::Result<Scenarios> {

@@ -1,7 +1,7 @@
 //! The real gateway, with manifests of its own.
 use std::{
     collections::BTreeMap,
-    fs,
+    fmt, fs,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::{
+    Run,
     certificates::{ServerCertificate, Workload},
+    envoy::{NEWEST, Pair},
     http::{self, Target},
     process::{Process, accepts, free_port},
 };
@@ -21,6 +23,8 @@ use crate::command::{cargo, run, target_folder};
 
 /// The namespace that everything is in.
 pub(crate) const NAMESPACE: &str = "interop";
+/// The Gateway of [`Manifests`].
+pub(crate) const GATEWAY: &str = "interop/interop";
 /// The port of [`Manifests::https`].
 pub(crate) const HTTPS: u16 = 8443;
 /// The port of [`Manifests::http`].
@@ -29,10 +33,10 @@ pub(crate) const HTTP: u16 = 8080;
 const AGENTIC: &str = "agentic.prototype.x-k8s.io";
 const START: Duration = Duration::from_secs(20);
 
-/// Builds the gateway as the workspace's dev profile says and gives the path of the binary.
-pub(crate) fn build() -> anyhow::Result<PathBuf> {
-    run(cargo().args(["build", "--locked", "-p", "agentic-gateway"]))?;
-    Ok(target_folder().join("debug/agentic-gateway"))
+/// Builds one of our programs as the workspace's dev profile says and gives the path of the binary.
+pub(crate) fn build(package: &str) -> anyhow::Result<PathBuf> {
+    run(cargo().args(["build", "--locked", "-p", package]))?;
+    Ok(target_folder().join("debug").join(package))
 }
 
 /// Objects, as a user would write them.
@@ -169,50 +173,119 @@ pub(crate) fn inline_tools(tools: &[&str]) -> Value {
     json!({"type": "InlineTools", "tools": tools})
 }
 
+/// Who stands between clients and servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DataPlane {
+    /// `agentic-gateway run`
+    Native,
+    /// Envoy, and `agentic-gateway decide` beside it.
+    Envoy,
+}
+
+impl fmt::Display for DataPlane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "the gateway",
+            Self::Envoy => "Envoy and the engine",
+        })
+    }
+}
+
 /// A gateway that runs.
 #[derive(Debug)]
 pub(crate) struct Gateway {
     pub(crate) process: Process,
+    /// What decides for it, if that is another process.
+    engine: Option<Process>,
     addresses: BTreeMap<u16, SocketAddr>,
 }
 
 impl Gateway {
     /// Starts it with the listeners of these ports on free ports of loopback, and waits until it is ready.
     pub(crate) async fn start(
-        binary: &Path,
-        manifests: &Path,
+        run: &Run,
+        plane: DataPlane,
+        folder: &Path,
         identity: Option<&Workload>,
         ports: &[u16],
     ) -> anyhow::Result<Self> {
-        let admin = loopback(free_port()?);
-        let addresses: BTreeMap<u16, SocketAddr> =
-            ports.iter().map(|port| Ok((*port, loopback(free_port()?)))).collect::<anyhow::Result<_>>()?;
-        let mut command = Command::new(binary);
-        command.arg("run").arg("--manifests").arg(manifests).args(["--admin-addr", &admin.to_string()]);
-        for (port, address) in &addresses {
-            command.args(["--listen", &format!("{port}={address}")]);
+        match plane {
+            DataPlane::Native => {
+                let manifests = folder.join("manifests");
+                let (process, addresses) = native(&run.gateway, &manifests, identity, ports, &[]).await?;
+                Ok(Self { process, engine: None, addresses })
+            }
+            DataPlane::Envoy => {
+                let pair = Pair::new(run.envoy(NEWEST).await?, folder, identity, ports).await?;
+                let engine = pair.decide().await?;
+                let process = pair.envoy().await?;
+                Ok(Self { process, engine: Some(engine), addresses: pair.addresses })
+            }
         }
-        if let Some(identity) = identity {
-            command.arg("--identity-dir").arg(&identity.identity_dir);
-        }
-        let mut process = Process::start("agentic-gateway run", &mut command)?;
-        process
-            .until_ready(START, async || {
-                for address in addresses.values() {
-                    if !accepts(*address).await {
-                        return false;
-                    }
-                }
-                http::status(&Target::plain(admin), "/readyz").await.is_ok_and(|status| status == 200)
-            })
-            .await?;
-        Ok(Self { process, addresses })
     }
 
     /// Where the listeners of a port are.
     pub(crate) fn address(&self, port: u16) -> anyhow::Result<SocketAddr> {
         self.addresses.get(&port).copied().with_context(|| format!("no listener on port {port}"))
     }
+
+    /// Fails if something of it ended by itself.
+    pub(crate) fn still_runs(&mut self) -> anyhow::Result<()> {
+        self.engine.as_mut().map_or(Ok(()), Process::still_runs)?;
+        self.process.still_runs()
+    }
+}
+
+/// Starts our own gateway, with more arguments.
+pub(crate) async fn native(
+    binary: &Path,
+    manifests: &Path,
+    identity: Option<&Workload>,
+    ports: &[u16],
+    more: &[&str],
+) -> anyhow::Result<(Process, BTreeMap<u16, SocketAddr>)> {
+    let admin = loopback(free_port()?);
+    let addresses = free_addresses(ports)?;
+    let mut command = Command::new(binary);
+    command
+        .arg("run")
+        .arg("--manifests")
+        .arg(manifests)
+        .args(["--admin-addr", &admin.to_string()])
+        .args(more);
+    for (port, address) in &addresses {
+        command.args(["--listen", &format!("{port}={address}")]);
+    }
+    if let Some(identity) = identity {
+        command.arg("--identity-dir").arg(&identity.identity_dir);
+    }
+    let mut process = Process::start("agentic-gateway run", &mut command)?;
+    until_ready(&mut process, &addresses, &Target::plain(admin), "/readyz").await?;
+    Ok((process, addresses))
+}
+
+/// Waits until all listeners accept connections and the process says that it is ready.
+pub(super) async fn until_ready(
+    process: &mut Process,
+    addresses: &BTreeMap<u16, SocketAddr>,
+    admin: &Target,
+    path: &str,
+) -> anyhow::Result<()> {
+    process
+        .until_ready(START, async || {
+            for address in addresses.values() {
+                if !accepts(*address).await {
+                    return false;
+                }
+            }
+            http::status(admin, path).await.is_ok_and(|status| status == 200)
+        })
+        .await
+}
+
+/// A free port of loopback for the listeners of each port.
+pub(super) fn free_addresses(ports: &[u16]) -> anyhow::Result<BTreeMap<u16, SocketAddr>> {
+    ports.iter().map(|port| Ok((*port, loopback(free_port()?)))).collect()
 }
 
 /// A sidecar that runs.

@@ -1,12 +1,15 @@
-//! Plain requests, over one connection each caller holds: HTTP/1.1, with or without TLS.
+//! Plain requests, over one connection each caller holds: HTTP/1.1, with or without TLS; HTTP/2 where TLS offers nothing else.
 use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use http::{Request, Response, header::HOST};
 use http_body_util::{BodyExt as _, Full};
-use hyper::{body::Incoming, client::conn::http1};
-use hyper_util::rt::TokioIo;
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{net::TcpStream, task::JoinHandle};
 use tokio_rustls::TlsConnector;
@@ -32,13 +35,24 @@ impl Target {
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    sender: http1::SendRequest<Full<Bytes>>,
+    sender: Sender,
     host: String,
     task: JoinHandle<()>,
 }
 
+#[derive(Debug)]
+enum Sender {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
 impl Connection {
     pub(crate) async fn open(target: &Target) -> anyhow::Result<Self> {
+        // What handshakes need is large, and many wait for one.
+        Box::pin(Self::connect(target)).await
+    }
+
+    async fn connect(target: &Target) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(target.address).await.context("cannot connect")?;
         stream.set_nodelay(true)?;
         let host = format!("localhost:{}", target.address.port());
@@ -48,7 +62,13 @@ impl Connection {
                 let name = ServerName::try_from("localhost")?;
                 let stream =
                     TlsConnector::from(Arc::clone(config)).connect(name, stream).await.context("TLS")?;
-                handshake(stream).await?
+                if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                    let (sender, connection) =
+                        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+                    (Sender::Http2(sender), tokio::spawn(async move { drop(connection.await) }))
+                } else {
+                    handshake(stream).await?
+                }
             }
         };
         Ok(Self { sender, host, task })
@@ -59,9 +79,19 @@ impl Connection {
         &mut self,
         mut request: Request<Full<Bytes>>,
     ) -> anyhow::Result<Response<Incoming>> {
-        request.headers_mut().insert(HOST, self.host.parse()?);
-        self.sender.ready().await.context("the connection is closed")?;
-        self.sender.send_request(request).await.context("no response")
+        match &mut self.sender {
+            Sender::Http1(sender) => {
+                request.headers_mut().insert(HOST, self.host.parse()?);
+                sender.ready().await.context("the connection is closed")?;
+                sender.send_request(request).await.context("no response")
+            }
+            Sender::Http2(sender) => {
+                let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+                *request.uri_mut() = format!("https://{}{path}", self.host).parse()?;
+                sender.ready().await.context("the connection is closed")?;
+                sender.send_request(request).await.context("no response")
+            }
+        }
     }
 }
 
@@ -71,14 +101,14 @@ impl Drop for Connection {
     }
 }
 
-async fn handshake<S>(stream: S) -> anyhow::Result<(http1::SendRequest<Full<Bytes>>, JoinHandle<()>)>
+async fn handshake<S>(stream: S) -> anyhow::Result<(Sender, JoinHandle<()>)>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // Why a connection ended is seen by whoever waits for a response on it.
     let task = tokio::spawn(async move { drop(connection.await) });
-    Ok((sender, task))
+    Ok((Sender::Http1(sender), task))
 }
 
 /// The status of a GET.

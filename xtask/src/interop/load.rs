@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::{
     Run,
     certificates::Certificates,
-    gateway::{Gateway, HTTPS, Manifests, NAMESPACE, inline_tools},
+    gateway::{DataPlane, Gateway, HTTPS, Manifests, NAMESPACE, inline_tools},
     http::Target,
     report::Report,
     session::Session,
@@ -60,7 +60,7 @@ pub(crate) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
     let base = Manifests::https(&certificates.server()?).mcp_server("upstream", upstream.address.port());
     let reload = Reload { base, folder: folder.join("manifests") };
     reload.write(0)?;
-    let mut gateway = Gateway::start(&run.gateway, &reload.folder, Some(&identity), &[HTTPS]).await?;
+    let mut gateway = Gateway::start(run, DataPlane::Native, &folder, Some(&identity), &[HTTPS]).await?;
     let target = Target::tls(gateway.address(HTTPS)?, certificates.client(Some(&agent), &["http/1.1"])?);
 
     let mut session = Session::open(&target).await?;
@@ -92,7 +92,7 @@ pub(crate) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
                 .await;
         }
     }
-    gateway.process.still_runs()
+    gateway.still_runs()
 }
 
 /// What was measured under load.

@@ -1,8 +1,13 @@
 //! Programs that run beside this one and end with the value that stands for them.
 use std::{
     collections::VecDeque,
+    net::Ipv4Addr,
+    ops::Range,
     process::Stdio,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -170,9 +175,23 @@ pub(crate) fn shown(output: &std::process::Output) -> String {
     lines.concat()
 }
 
-/// A port of loopback that was free a moment ago.
+/// Below the ports that Linux gives to outgoing connections.
+const PORTS: Range<u16> = 12_000..32_000;
+
+/// A port of loopback that was free a moment ago, and that no outgoing connection takes meanwhile.
 pub(crate) fn free_port() -> anyhow::Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let count = u32::from(PORTS.end - PORTS.start);
+    // Runs at the same time begin at different ones.
+    let begin = std::process::id().wrapping_mul(97) % count;
+    for _ in PORTS {
+        let at = (begin + NEXT.fetch_add(1, Ordering::Relaxed) % count) % count;
+        let port = PORTS.start + u16::try_from(at)?;
+        if std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port of loopback from {} to {} is free", PORTS.start, PORTS.end)
 }
 
 /// Whether something accepts connections there.

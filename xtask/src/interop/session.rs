@@ -16,6 +16,11 @@ const REVISION: &str = "2025-06-18";
 /// Every request of a run has an id of its own, so that what arrives upstream can be told apart.
 static IDS: AtomicU64 = AtomicU64::new(1);
 
+/// An id that no other request of this run has.
+pub(crate) fn fresh_id() -> u64 {
+    IDS.fetch_add(1, Ordering::Relaxed)
+}
+
 /// One session on one connection.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -122,7 +127,7 @@ impl Session {
         method: &str,
         params: &Value,
     ) -> anyhow::Result<(u64, Response<Incoming>)> {
-        let id = IDS.fetch_add(1, Ordering::Relaxed);
+        let id = fresh_id();
         let message = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
         Ok((id, self.post(&message).await?))
     }

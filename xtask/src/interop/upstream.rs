@@ -39,6 +39,8 @@ pub(crate) struct Upstream {
 #[derive(Debug, Default)]
 struct State {
     sessions: AtomicU64,
+    /// Requests of any kind that arrived, whole or not.
+    requests: AtomicU64,
     /// Ids of the `tools/call` requests that arrived.
     calls: Mutex<HashSet<u64>>,
     /// Bytes of long answers that were taken off our hands.
@@ -73,6 +75,11 @@ impl Upstream {
         self.state.calls.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
     }
 
+    /// How many requests of any kind have arrived.
+    pub(crate) fn requests(&self) -> u64 {
+        self.state.requests.load(Ordering::Relaxed)
+    }
+
     /// Bytes of long answers that were sent so far.
     pub(crate) fn sent(&self) -> u64 {
         self.state.sent.load(Ordering::Relaxed)
@@ -91,6 +98,7 @@ impl Drop for Upstream {
 }
 
 async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Body>, Infallible> {
+    state.requests.fetch_add(1, Ordering::Relaxed);
     let is_post = request.method() == Method::POST;
     let body = match request.into_body().collect().await {
         Ok(body) => body.to_bytes(),
