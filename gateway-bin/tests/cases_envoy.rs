@@ -7,6 +7,7 @@
     clippy::panic,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::string_slice,
     dead_code,
     reason = "all of it is tests, and the parts are shared with others"
 )]

@@ -86,7 +86,7 @@ impl Pair {
         words.extend(world.about_the_world());
         match source {
             Source::Translated | Source::Filters => {
-                words.extend(world.from_files(&world.write(name, manifests)));
+                words.extend(world.files_of(&world.write(name, manifests)));
             }
             Source::Controller(controller) => words.extend(from_controller(controller)),
         }

@@ -211,7 +211,7 @@ impl World {
         let command = if matches!(feed, Feed::Processor) { "decide" } else { "run" };
         let mut words = vec!["agentic-gateway".to_owned(), command.to_owned()];
         match feed {
-            Feed::Files | Feed::Processor => words.extend(self.from_files(&self.write(name, manifests))),
+            Feed::Files | Feed::Processor => words.extend(self.files_of(&self.write(name, manifests))),
             Feed::Controller(controller) => {
                 controller.cache.publish(GATEWAY, self.published(manifests, &Options::default()));
                 words.extend(from_controller(controller));
@@ -304,7 +304,7 @@ impl World {
     }
 
     /// Flags of `run` and `decide`.
-    pub(crate) fn from_files(&self, folder: &Path) -> Vec<String> {
+    pub(crate) fn files_of(&self, folder: &Path) -> Vec<String> {
         vec![
             format!("--manifests={}", folder.display()),
             format!("--session-key-file={}", self.file("session.key").display()),
