@@ -153,6 +153,8 @@ struct Facts {
     has_body: bool,
     protocol: Protocol,
     list: Option<List>,
+    /// The response may begin a session, whatever session the request was in.
+    initializes: bool,
 }
 
 /// Tools are to be left out of the response.
@@ -162,7 +164,7 @@ struct List {
 }
 
 /// Extension of a request that the layer hands on: it will look at the response or change it (a list to filter, headers
-/// of an authorizer's). An inner service that could leave the response to somebody else must not do so then.
+/// of an authorizer's), or the response to `initialize` may begin a session. An inner service that could leave the response to somebody else must not do so then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResponseMatters;
 
@@ -363,8 +365,14 @@ impl Facts {
             has_body,
             protocol: Protocol::of(subject),
             list: List::of(&work.context, &work.parts, subject),
+            initializes: initializes(subject),
         }
     }
+}
+
+fn initializes(subject: &Subject<'_>) -> bool {
+    let Subject::Body(Admitted::Mcp { body, .. }) = subject else { return false };
+    body.messages().iter().any(|message| message.known_method() == Some(mcp_jsonrpc::Method::Initialize))
 }
 
 impl List {
@@ -410,7 +418,7 @@ fn forward<S, B, F>(
         length,
     };
     upstream::prepare(&mut parts, plan, &mut granted);
-    if facts.list.is_some() || !granted.response_headers.is_empty() {
+    if facts.list.is_some() || facts.initializes || !granted.response_headers.is_empty() {
         parts.extensions.insert(ResponseMatters);
     }
     let body = match payload {

@@ -240,7 +240,10 @@ async fn a_gateway_that_is_taken_away_is_closed() {
     let saved = fs::read(&file).unwrap();
     let mut open = scene.world.client(AGENT).await;
     assert_ne!(open.call("get-sum").await.body, DENIED);
-    scene.controller.cache.publish(GATEWAY, Arc::new(ResourceSet::default()));
+    // Of a type that is not in a set nothing is said: the type is there, and nothing of it.
+    let mut nothing = ResourceSet::default();
+    nothing.types.entry(native::OBJECT.into()).or_default();
+    scene.controller.cache.publish(GATEWAY, Arc::new(nothing));
     scene.acknowledged().await;
     assert!(scene.world.gateway.bound().is_empty());
     assert_eq!(open.call("get-sum").await.status, StatusCode::MISDIRECTED_REQUEST);

@@ -24,7 +24,7 @@ const INCLUDES: [&str; 7] = [
 ];
 
 /// What has a definition of every message that a translation holds; what these import comes along.
-const DEFINITIONS: [&str; 20] = [
+const DEFINITIONS: [&str; 21] = [
     // Resources.
     "envoy/config/cluster/v3/cluster.proto",
     "envoy/config/endpoint/v3/endpoint.proto",
@@ -48,6 +48,7 @@ const DEFINITIONS: [&str; 20] = [
     // Clusters.
     "envoy/extensions/load_balancing_policies/override_host/v3/override_host.proto",
     "envoy/extensions/load_balancing_policies/round_robin/v3/round_robin.proto",
+    "envoy/extensions/load_balancing_policies/subset/v3/subset.proto",
     "envoy/extensions/upstreams/http/v3/http_protocol_options.proto",
 ];
 

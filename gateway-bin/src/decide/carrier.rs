@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use authz_core::BackendKind;
@@ -32,6 +33,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Envoy {
     pub(super) exchange: Arc<Mutex<Exchange>>,
+    /// How long the caller's identity still lasts: no response outlives it, event streams included.
+    pub(super) lasts: Option<Duration>,
 }
 
 /// Asks for a body.
@@ -110,8 +113,9 @@ impl Carrier for Envoy {
         };
         let (parts, _) = request.into_parts();
         let mut exchange = self.exchange.lock().await;
-        let change =
-            change(exchange.request(), parts, upstream.name(), way.deadline).map_err(UpstreamError::Lost)?;
+        let left = way.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let left = [left, self.lasts].into_iter().flatten().min();
+        let change = change(exchange.request(), parts, upstream.name(), left).map_err(UpstreamError::Lost)?;
         let metadata = answer::metadata(&endpoint.to_string(), session);
         exchange.let_through(change, metadata, way.response_matters).map_err(lost)?;
         if !way.response_matters {
@@ -143,13 +147,15 @@ fn lost(broken: Broken) -> UpstreamError {
 
 const TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-ms");
 const CLUSTER: HeaderName = HeaderName::from_static(CLUSTER_HEADER);
+/// What ends later is not told to Envoy: no connection lasts so long.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What Envoy has to change of a request so that it is sent as `wanted`.
 fn change(
     before: &[lines::Line],
     wanted: Parts,
     cluster: &str,
-    deadline: Option<Instant>,
+    left: Option<Duration>,
 ) -> Result<envoy_types::pb::envoy::service::ext_proc::v3::HeaderMutation, &'static str> {
     let mut headers = wanted.headers;
     let host = headers.remove(HOST).ok_or("the request has no host")?;
@@ -159,8 +165,8 @@ fn change(
         CLUSTER,
         HeaderValue::from_str(cluster).map_err(|_error| "the backend's name is no header value")?,
     );
-    if let Some(deadline) = deadline {
-        let left = deadline.saturating_duration_since(Instant::now()).as_millis().max(1);
+    if let Some(left) = left.filter(|left| *left < LONGEST) {
+        let left = left.as_millis().max(1);
         headers.insert(TIMEOUT, HeaderValue::from(u64::try_from(left).unwrap_or(u64::MAX)));
     }
     let pseudo = [

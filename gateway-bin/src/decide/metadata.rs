@@ -225,10 +225,19 @@ fn verified_here(escaped: &str, ends: Option<i64>, trust: &TrustDomains, now: Sy
     }
 }
 
-/// A certificate that is valid to the end of a second is so for all of it.
+/// How long the certificate that the client has shown is still valid; `None`: it has shown none.
+pub(super) fn identity_lasts(metadata: &MetadataMap, now: SystemTime) -> Option<Duration> {
+    let ends: i64 = parsed(metadata, PEER_NOT_AFTER).ok()??;
+    Some(end(ends).saturating_sub(now.duration_since(UNIX_EPOCH).unwrap_or_default()))
+}
+
 fn is_over(ends: i64, now: SystemTime) -> bool {
-    let ends = Duration::from_secs(u64::try_from(ends).unwrap_or_default().saturating_add(1));
-    now.duration_since(UNIX_EPOCH).unwrap_or_default() >= ends
+    now.duration_since(UNIX_EPOCH).unwrap_or_default() >= end(ends)
+}
+
+/// A certificate that is valid to the end of a second is so for all of it.
+fn end(ends: i64) -> Duration {
+    Duration::from_secs(u64::try_from(ends).unwrap_or_default().saturating_add(1))
 }
 
 fn unescaped(text: &str) -> Option<Vec<u8>> {

@@ -232,7 +232,8 @@ async fn decide(
     answers: mpsc::UnboundedSender<Answer>,
 ) -> Result<(), Broken> {
     let (mut exchange, head) = Exchange::begin(messages, answers).await?;
-    let connection = match metadata::connection(metadata, &shared.runtime.load(), SystemTime::now()) {
+    let now = SystemTime::now();
+    let connection = match metadata::connection(metadata, &shared.runtime.load(), now) {
         Ok(connection) => connection,
         Err(refused) => {
             tracing::warn!(
@@ -254,7 +255,7 @@ async fn decide(
     let exchange = Arc::new(Mutex::new(exchange));
     let body = if head.has_body { HeldBody::new(&exchange, announced) } else { HeldBody::none() };
     let service = ConnectionService { shared, connection: Arc::new(connection) };
-    let envoy = Envoy { exchange: Arc::clone(&exchange) };
+    let envoy = Envoy { exchange: Arc::clone(&exchange), lasts: metadata::identity_lasts(metadata, now) };
     let response = service.serve(Request::from_parts(parts, body), envoy).await;
     exchange.lock().await.conclude(response).await
 }

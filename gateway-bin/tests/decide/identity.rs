@@ -11,7 +11,8 @@ use xds_translate::{
 };
 
 use crate::support::{
-    AGENT, HOUR, LATER, OTHER, World, ca, lines, plain_metadata, refusal, request, tls_metadata,
+    AGENT, HOUR, LATER, OTHER, World, ca, changed, common, lines, plain_metadata, refusal, request,
+    tls_metadata,
 };
 
 type Metadata = Vec<(&'static str, String)>;
@@ -122,5 +123,25 @@ async fn a_certificate_is_verified_here() {
         }
         let over = with(metadata, PEER_NOT_AFTER, Some("1000000000"));
         assert_eq!(arrives(&world, &over).await, 403, "{name}, and Envoy says that it is over");
+    }
+}
+
+#[tokio::test]
+async fn no_response_outlives_the_identity() {
+    let world = World::start(&[]).await;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    for (end, expected) in [(now + 60, Some(50_000..=61_000)), (now + 400 * 24 * 3600, None)] {
+        let metadata = with(tls_metadata(AGENT), PEER_NOT_AFTER, Some(&end.to_string()));
+        let mut call = world.envoy.call(&metadata).await.unwrap();
+        let head = lines("GET", "/svc", &[]);
+        let answer = call.exchange(request(&head, true)).await;
+        let after = changed(&head, common(&answer).header_mutation.as_ref());
+        let timeout = after.iter().find(|(name, _)| name == "x-envoy-upstream-rq-timeout-ms");
+        let left: Option<u64> = timeout.map(|(_, value)| value.parse().unwrap());
+        let fits = match &expected {
+            Some(range) => left.is_some_and(|left| range.contains(&left)),
+            None => left.is_none(),
+        };
+        assert!(fits, "{left:?} is not {expected:?}");
     }
 }

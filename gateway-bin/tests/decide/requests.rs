@@ -54,6 +54,8 @@ async fn an_allowed_call_of_an_open_session_is_over_with_its_body() {
         ("content-type", "application/json"),
         ("mcp-session-id", "server-own"),
         ("x-agentic-cluster", "xbackend/ns/server"),
+        ("x-forwarded-for", "192.0.2.7"),
+        ("x-forwarded-proto", "https"),
     ];
     assert_eq!(after, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
     call.ends().await;

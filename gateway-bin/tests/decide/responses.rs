@@ -37,6 +37,20 @@ async fn a_session_is_sealed_with_the_endpoint_that_opened_it() {
 }
 
 #[tokio::test]
+async fn a_session_that_begins_in_another_is_the_new_one() {
+    let world = World::start(&[]).await;
+    let old = sealed(ENDPOINT);
+    let (answer, mut call) = world.decide(&post("/mcp", &[("mcp-session-id", &old)]), Some(INITIALIZE)).await;
+    assert!(answer.dynamic_metadata.is_some());
+    let given = [JSON, ("mcp-session-id", "server-new")];
+    let answer = call.exchange(response(&given, Some(ENDPOINT), false)).await;
+    let after = changed(&response_lines(&given), common(&answer).header_mutation.as_ref());
+    let new = after.iter().find(|(name, _)| name == "mcp-session-id").unwrap();
+    assert_eq!(opened(&new.1).server_id, "server-new");
+    call.ends().await;
+}
+
+#[tokio::test]
 async fn a_session_whose_endpoint_is_not_known_is_none() {
     let world = World::start(&[]).await;
     for endpoint in [None, Some("10.0.0.2:3001"), Some("nonsense")] {

@@ -156,19 +156,29 @@ fn endpoint_key() -> Value {
     json!({"key": NAMESPACE, "path": [{"key": ENDPOINT}]})
 }
 
-/// The endpoint that the processor named (a session stays on the one that opened it), else one in turn.
+/// The endpoint that the processor named (a session stays on the one that opened it), and no other: where Envoy does not
+/// know it, nothing is sent (503). A balancer that finds no subset is how Envoy is told so.
 fn chosen_endpoint() -> Value {
     let in_turn = extension(
         "envoy.load_balancing_policies.round_robin",
         "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin",
         json!({}),
     );
+    let no_other = extension(
+        "envoy.load_balancing_policies.subset",
+        "envoy.extensions.load_balancing_policies.subset.v3.Subset",
+        json!({
+            "fallback_policy": "NO_FALLBACK",
+            "subset_selectors": [{"keys": ["none"]}],
+            "subset_lb_policy": {"policies": [{"typed_extension_config": in_turn}]},
+        }),
+    );
     let named = extension(
         "envoy.load_balancing_policies.override_host",
         "envoy.extensions.load_balancing_policies.override_host.v3.OverrideHost",
         json!({
             "override_host_sources": [{"metadata": endpoint_key()}],
-            "fallback_policy": {"policies": [{"typed_extension_config": in_turn}]},
+            "fallback_policy": {"policies": [{"typed_extension_config": no_other}]},
         }),
     );
     json!({"policies": [{"typed_extension_config": named}]})
