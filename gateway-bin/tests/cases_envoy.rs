@@ -1,5 +1,5 @@
 //! Every decision case through a real Envoy: with the engine beside it, by `translate` and by discovery, as our own gateway
-//! decides it.
+//! decides it; with Envoy's own filters, as the documentation says.
 //!
 //! `cargo xtask interop --only envoy` runs this: it installs Envoys and says in the environment where they are.
 #![allow(
@@ -20,6 +20,8 @@ mod controller;
 mod envoy;
 #[path = "cases_envoy/features.rs"]
 mod features;
+#[path = "cases_envoy/filters.rs"]
+mod filters;
 #[path = "replay/live.rs"]
 mod live;
 #[path = "replay/real_envoy.rs"]

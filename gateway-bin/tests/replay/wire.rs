@@ -1,7 +1,10 @@
 //! HTTP/1.1 as it stands: what is sent is what the test wrote, and nothing is normalised.
 use std::{io, time::Duration};
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::Notify,
+};
 
 /// No exchange of a test takes longer.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -28,27 +31,38 @@ impl Reply {
     }
 }
 
-/// Sends bytes, and reads until the other side closes. A connection that is reset or cut off ends like one that is
+/// Sends bytes, and reads until the other side closes. Once it has said that it will, this side has no more to say: an
+/// Envoy that answered before it had read everything waits for that. A connection that is reset or cut off ends like one that is
 /// closed: what came before counts.
 ///
 /// # Errors
 /// The other side leaves the connection open past the deadline.
 pub(crate) async fn exchange(wire: &mut dyn Wire, bytes: &[u8]) -> io::Result<Vec<u8>> {
     let mut received = Vec::new();
+    let answered = Notify::new();
     let (mut reading, mut writing) = tokio::io::split(wire);
     let write = async {
         // A gateway that has read enough may close before all is sent.
         let sent = writing.write_all(bytes).await;
-        if sent.is_ok() { writing.flush().await } else { sent }
+        if sent.is_ok() {
+            drop(writing.flush().await);
+        }
+        answered.notified().await;
+        drop(writing.shutdown().await);
     };
     let read = async {
         let mut buffer = [0; 4096];
         while let Ok(count @ 1..) = reading.read(&mut buffer).await {
             received.extend_from_slice(&buffer[..count]);
+            let replies = replies(&received, false).unwrap_or_default();
+            if replies.last().is_some_and(|last| last.header("connection") == Some("close")) {
+                answered.notify_one();
+            }
         }
+        answered.notify_one();
     };
     match tokio::time::timeout(DEADLINE, async { tokio::join!(write, read) }).await {
-        Ok((_, ())) => Ok(received),
+        Ok(((), ())) => Ok(received),
         Err(_) => {
             Err(io::Error::new(io::ErrorKind::TimedOut, String::from_utf8_lossy(&received).into_owned()))
         }
