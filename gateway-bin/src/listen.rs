@@ -26,6 +26,9 @@ use crate::{
     connection::Shared,
 };
 
+/// How long clients of many requests have to see a response that says that the connection closes.
+pub(crate) const NOTICE: Duration = Duration::from_secs(2);
+
 /// How a connection is told what happens to the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {

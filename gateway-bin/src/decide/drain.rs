@@ -13,12 +13,12 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
+use crate::listen::NOTICE;
+
 /// How long one of its answers may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often its requests are counted.
 const LOOK: Duration = Duration::from_millis(200);
-/// How long clients of many requests have to see one that says that the connection closes.
-const NOTICE: Duration = Duration::from_secs(2);
 /// More than its statistics of requests take.
 const MAX_ANSWER: usize = 1 << 20;
 /// Requests of its listeners, by the prefix that each has.

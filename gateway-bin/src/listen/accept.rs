@@ -1,5 +1,6 @@
 //! From an accepted socket to a served connection.
 use std::{
+    convert::Infallible,
     net::SocketAddr,
     pin::pin,
     sync::{
@@ -9,17 +10,22 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderValue;
+use http::{HeaderValue, Request, Version, header::CONNECTION};
+use hyper::{
+    body::Incoming,
+    service::{Service as _, service_fn},
+};
 use hyper_util::{rt::TokioIo, server::conn::auto};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::OwnedSemaphorePermit,
+    time::Instant,
 };
 use xds_translate::Protocol;
 
-use super::{Acceptor, Phase, framing::FramingGuard, tls};
+use super::{Acceptor, NOTICE, Phase, framing::FramingGuard, tls};
 use crate::connection::{Connection, ConnectionService};
 
 /// Accepts until it is aborted.
@@ -116,17 +122,26 @@ pub(super) async fn serve_http<IO>(
     let connection = Arc::new(connection);
     let service =
         ConnectionService { shared: Arc::clone(&acceptor.shared), connection: Arc::clone(&connection) };
+    let told_by = acceptor.phase.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (http1, phase) = (request.version() < Version::HTTP_2, told_by.clone());
+        let response = service.call(request);
+        async move {
+            let mut response = response.await?;
+            if http1 && *phase.borrow() != Phase::Serving {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
+        }
+    });
     let mut serving = pin!(http.serve_connection(TokioIo::new(FramingGuard::new(io)), service));
     let mut phase = acceptor.phase.clone();
     let mut first_request = pin!(tokio::time::sleep(acceptor.header_timeout));
     let mut waiting = true;
     let mut expiry = pin!(tokio::time::sleep(ends.unwrap_or(Duration::from_secs(31_536_000))));
+    let mut draining = *phase.borrow_and_update() != Phase::Serving;
+    let mut notice = pin!(tokio::time::sleep(NOTICE));
     let mut told = false;
-    let draining = *phase.borrow_and_update();
-    if draining != Phase::Serving {
-        serving.as_mut().graceful_shutdown();
-        told = true;
-    }
     loop {
         tokio::select! {
             biased;
@@ -147,14 +162,19 @@ pub(super) async fn serve_http<IO>(
                 tracing::info!(peer = %connection.peer, "closed: the client's certificate has expired");
                 return;
             }
+            // An idle connection that is closed at once may be one on which a request is under way.
+            () = notice.as_mut(), if draining && !told => {
+                told = true;
+                serving.as_mut().graceful_shutdown();
+            }
             changed = phase.changed() => {
                 let now = if changed.is_ok() { *phase.borrow_and_update() } else { Phase::Ended };
                 if now == Phase::Ended {
                     return;
                 }
-                if now == Phase::Draining && !told {
-                    told = true;
-                    serving.as_mut().graceful_shutdown();
+                if now == Phase::Draining && !draining {
+                    draining = true;
+                    notice.as_mut().reset(Instant::now() + NOTICE);
                 }
             }
         }

@@ -58,6 +58,28 @@ async fn a_request_that_was_begun_is_finished() {
 }
 
 #[tokio::test]
+async fn a_client_of_many_requests_is_told_before_its_connection_closes() {
+    let upstream = Upstream::json().await;
+    let world = World::start(&manifests(upstream.address, &allow_tools("get-sum"))).await;
+    let admin = world.gateway.admin_address();
+    let mut agent = world.client(AGENT).await;
+    let before = agent.mcp(&call("get-sum"), &[]).await.unwrap();
+    assert_eq!(before.headers.get("connection"), None);
+
+    let World { gateway, .. } = world;
+    let shutdown = tokio::spawn(gateway.shutdown());
+    eventually("it is not ready any more", || async {
+        Client::plain(admin).await.request("GET", "/readyz", &[], "").await.unwrap().status.as_u16() == 503
+    })
+    .await;
+    let after = agent.mcp(&call("get-sum"), &[]).await.unwrap();
+    assert_eq!(after.status, before.status);
+    assert_eq!(after.headers.get("connection").unwrap(), "close");
+    assert!(agent.mcp(&call("get-sum"), &[]).await.is_err(), "it closes the connection itself");
+    assert!(shutdown.await.unwrap(), "everything ended by itself");
+}
+
+#[tokio::test]
 async fn what_does_not_end_is_cut_off_after_the_drain_timeout() {
     let (upstream, send, arrived) = slow().await;
     let text = manifests(upstream.address, &allow_tools("get-sum"));
