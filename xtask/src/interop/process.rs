@@ -16,6 +16,7 @@ use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, BufReader},
     process::{Child, Command},
     sync::watch,
+    task::JoinSet,
 };
 
 const FIRST_LINES: usize = 1000;
@@ -27,6 +28,8 @@ pub(crate) struct Process {
     name: String,
     child: Child,
     output: Arc<Output>,
+    /// Ends with what it prints.
+    reading: JoinSet<()>,
 }
 
 impl Process {
@@ -40,9 +43,10 @@ impl Process {
             .spawn()
             .with_context(|| format!("{name} cannot be started"))?;
         let output = Arc::new(Output::default());
-        read(child.stdout.take().context("no pipe")?, &output);
-        read(child.stderr.take().context("no pipe")?, &output);
-        Ok(Self { name: name.to_owned(), child, output })
+        let mut reading = JoinSet::new();
+        reading.spawn(read(child.stdout.take().context("no pipe")?, Arc::clone(&output)));
+        reading.spawn(read(child.stderr.take().context("no pipe")?, Arc::clone(&output)));
+        Ok(Self { name: name.to_owned(), child, output, reading })
     }
 
     /// Waits until the probe succeeds.
@@ -78,9 +82,12 @@ impl Process {
                 }
                 tokio::select! {
                     changed = changed.changed() => changed.ok()?,
-                    _ = self.child.wait() => return self.output.find(prefix),
+                    // What it printed last is perhaps not read yet.
+                    _ = self.child.wait() => break,
                 }
             }
+            while self.reading.join_next().await.is_some() {}
+            self.output.find(prefix)
         })
         .await;
         match found {
@@ -237,14 +244,11 @@ impl Output {
     }
 }
 
-fn read(pipe: impl AsyncRead + Unpin + Send + 'static, output: &Arc<Output>) {
-    let output = Arc::clone(output);
-    tokio::spawn(async move {
-        let mut lines = BufReader::new(pipe).split(b'\n');
-        while let Ok(Some(line)) = lines.next_segment().await {
-            output.push(String::from_utf8_lossy(&line).into_owned());
-        }
-    });
+async fn read(pipe: impl AsyncRead + Unpin, output: Arc<Output>) {
+    let mut lines = BufReader::new(pipe).split(b'\n');
+    while let Ok(Some(line)) = lines.next_segment().await {
+        output.push(String::from_utf8_lossy(&line).into_owned());
+    }
 }
 
 #[cfg(test)]
