@@ -164,7 +164,8 @@ struct List {
 }
 
 /// Extension of a request that the layer hands on: it will look at the response or change it (a list to filter, headers
-/// of an authorizer's), or the response to `initialize` may begin a session. An inner service that could leave the response to somebody else must not do so then.
+/// of an authorizer's), or the response to `initialize` may begin a session. An inner service that could leave the
+/// response to somebody else must not do so then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResponseMatters;
 

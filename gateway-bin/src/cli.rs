@@ -1,4 +1,5 @@
 //! The command line. Every flag can also be given as an environment variable (`--help` names it).
+mod common;
 mod decide;
 mod run;
 
@@ -12,11 +13,11 @@ use spiffe_id::{SpiffeId, TrustDomain};
 pub use command_line::{BundleFile, ListenAt, ResolveTo, parse_duration};
 
 pub use self::{
-    decide::{DecideArgs, ProcessorAddress},
-    run::{
-        LimitArgs, ListenerArgs, LogFormat, ManifestArgs, OperationArgs, PolicyArgs, RunArgs, TlsArgs,
-        UpstreamArgs, XdsArgs,
+    common::{
+        CommonArgs, LogFormat, ManifestArgs, OperationArgs, PolicyArgs, TlsArgs, UpstreamArgs, XdsArgs,
     },
+    decide::{DecideArgs, ProcessorAddress},
+    run::{LimitArgs, ListenerArgs, RunArgs},
 };
 
 /// A gateway for AI agents: MCP over mTLS, decided by `XAccessPolicy`.

@@ -15,11 +15,11 @@ use crate::cli::{Cli, Command, LogFormat};
 /// Executes a command line: the whole program.
 pub fn execute(cli: Cli) -> ExitCode {
     let result = match cli.command {
-        Command::Run(args) => log_to_stderr(args.operation.log_format, &args.operation.log)
-            .and_then(|()| runtime(args.operation.workers))
+        Command::Run(args) => log_to_stderr(args.common.operation.log_format, &args.common.operation.log)
+            .and_then(|()| runtime(args.common.operation.workers))
             .and_then(|runtime| runtime.block_on(run::run(&args))),
-        Command::Decide(args) => log_to_stderr(args.operation.log_format, &args.operation.log)
-            .and_then(|()| runtime(args.operation.workers))
+        Command::Decide(args) => log_to_stderr(args.common.operation.log_format, &args.common.operation.log)
+            .and_then(|()| runtime(args.common.operation.workers))
             .and_then(|runtime| runtime.block_on(decide::decide(&args))),
         #[cfg(feature = "quickstart")]
         Command::Quickstart(args) => {

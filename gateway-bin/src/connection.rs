@@ -14,7 +14,7 @@ use std::{
 use arc_swap::ArcSwap;
 use authz_core::BackendKind;
 use authz_tower::{Context, Peer, Rejection, ResponseBody, authorize};
-use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
 use hyper::body::Incoming;
 use policy_model::NamespacedName;
 use spiffe_id::SpiffeId;
@@ -64,6 +64,8 @@ pub(crate) struct Connection {
     pub(crate) backend: Option<String>,
     /// Whether a request has come.
     pub(crate) used: AtomicBool,
+    /// Whether it is to end: clients are told so with each response.
+    pub(crate) closing: AtomicBool,
 }
 
 type GatewayResponse = Response<ResponseBody<UpstreamBody>>;
@@ -84,7 +86,16 @@ impl hyper::service::Service<Request<Incoming>> for ConnectionService {
         let this = self.clone();
         let pause = this.shared.body_timeout;
         let request = request.map(|body| ClientBody::new(body, pause));
-        Box::pin(async move { Ok(this.serve(request, Direct).await) })
+        // HTTP/2 has GOAWAY for that.
+        let has_header = request.version() < Version::HTTP_2;
+        let connection = Arc::clone(&this.connection);
+        Box::pin(async move {
+            let mut response = this.serve(request, Direct).await;
+            if has_header && connection.closing.load(Ordering::Relaxed) {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(response)
+        })
     }
 }
 

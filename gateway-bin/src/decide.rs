@@ -24,7 +24,7 @@ pub(crate) use self::drain::drain;
 use self::serve::Server;
 use crate::{
     cli::{DecideArgs, ProcessorAddress},
-    gateway::{Base, Flags, StartError},
+    gateway::{Base, Serves, StartError},
     telemetry::AccessLog,
 };
 
@@ -45,20 +45,9 @@ impl Processor {
     /// # Errors
     /// Manifests that an API server would refuse, identities or keys that cannot be used, a socket that cannot be bound.
     pub async fn start(args: &DecideArgs, access_log: AccessLog) -> Result<Self, StartError> {
-        let flags = Flags {
-            manifests: &args.manifests,
-            xds: &args.xds,
-            resolution: &args.resolution,
-            policy: &args.policy,
-            tls: &args.tls,
-            upstream: &args.upstream,
-            operation: &args.operation,
-            max_body_bytes: args.max_body_bytes,
-            // Bodies come whole: Envoy's own limits are what a slow client meets.
-            body_timeout: Duration::MAX,
-            terminates_tls: false,
-        };
-        let base = Base::start(flags, access_log, |_, _| None).await?;
+        // Bodies come whole: Envoy's own limits are what a slow client meets.
+        let serves = Serves { terminates_tls: false, body_timeout: Duration::MAX };
+        let base = Base::start(&args.common, serves, access_log, |_, _| None).await?;
         let is_tcp = matches!(args.listen, ProcessorAddress::Tcp(_));
         if is_tcp && args.client_ids.is_empty() {
             return Err(anyhow::anyhow!(
@@ -81,13 +70,13 @@ impl Processor {
         let server = Server {
             shared: base.shared.clone(),
             client_ids: args.client_ids.as_slice().into(),
-            max_message: args.max_body_bytes.saturating_mul(2).saturating_add(serve::SLACK),
+            max_message: args.common.max_body_bytes.saturating_mul(2).saturating_add(serve::SLACK),
             phase: base.phase.subscribe(),
             alive,
         };
         tracing::info!(%address, "listening");
         let serving = tokio::spawn(server.run(listener));
-        Ok(Self { base, address, serving, ended, drain_timeout: args.operation.drain_timeout })
+        Ok(Self { base, address, serving, ended, drain_timeout: args.common.operation.drain_timeout })
     }
 
     /// Where it listens.

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use tokio::sync::{Semaphore, mpsc, watch};
 
-pub(crate) use self::base::{Base, Flags};
+pub(crate) use self::base::{Base, Serves};
 use crate::{
     cli::RunArgs,
     listen::{Acceptor, Http, Sockets},
@@ -42,19 +42,8 @@ impl Gateway {
     /// Manifests that an API server would refuse, identities or keys that cannot be used, ports that cannot be bound.
     pub async fn start(args: &RunArgs, access_log: AccessLog) -> Result<Self, StartError> {
         let (alive, ended) = mpsc::channel(1);
-        let flags = Flags {
-            manifests: &args.manifests,
-            xds: &args.xds,
-            resolution: &args.resolution,
-            policy: &args.policy,
-            tls: &args.tls,
-            upstream: &args.upstream,
-            operation: &args.operation,
-            max_body_bytes: args.limits.max_body_bytes,
-            body_timeout: args.limits.body_timeout,
-            terminates_tls: true,
-        };
-        let base = Base::start(flags, access_log, |shared, phase| {
+        let serves = Serves { terminates_tls: true, body_timeout: args.limits.body_timeout };
+        let base = Base::start(&args.common, serves, access_log, |shared, phase| {
             let acceptor = Arc::new(Acceptor {
                 shared: Arc::clone(shared),
                 http: Http::new(&args.limits),
@@ -66,7 +55,7 @@ impl Gateway {
             });
             Some(Sockets::new(args.listeners.listen_address, args.listeners.listen.clone(), acceptor))
         });
-        Ok(Self { base: base.await?, ended, drain_timeout: args.operation.drain_timeout })
+        Ok(Self { base: base.await?, ended, drain_timeout: args.common.operation.drain_timeout })
     }
 
     /// The ports of the Gateways, and where each is served.

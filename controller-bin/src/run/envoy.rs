@@ -152,8 +152,9 @@ fn envoy_of(data_plane: &DataPlane) -> Option<&provision::Envoy> {
 fn settings(version: Version, flags: &[String]) -> Settings {
     let flag = |name: &str| flags.iter().find_map(|flag| flag.strip_prefix(name)?.strip_prefix('='));
     let defaults = Settings::default();
-    let authorizer_timeout =
-        flag("--authorizer-timeout").and_then(time).unwrap_or(defaults.authorizer_timeout);
+    let authorizer_timeout = flag("--authorizer-timeout")
+        .and_then(|time| command_line::parse_duration(time).ok())
+        .unwrap_or(defaults.authorizer_timeout);
     Settings {
         version,
         policy: Policy::Engine(Engine {
@@ -167,14 +168,6 @@ fn settings(version: Version, flags: &[String]) -> Settings {
             .unwrap_or(defaults.max_body_bytes),
         authorizer_timeout,
         ..defaults
-    }
-}
-
-/// `500ms` or `2s`, as the parameters have it.
-fn time(text: &str) -> Option<Duration> {
-    match text.strip_suffix("ms") {
-        Some(millis) => millis.parse().ok().map(Duration::from_millis),
-        None => text.strip_suffix('s')?.parse().ok().map(Duration::from_secs),
     }
 }
 

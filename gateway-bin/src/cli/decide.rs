@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 use clap::Args;
 use spiffe_id::SpiffeId;
 
-use super::{ManifestArgs, OperationArgs, PolicyArgs, ResolutionArgs, TlsArgs, UpstreamArgs, XdsArgs};
+use super::CommonArgs;
 
 /// `decide`
 #[derive(Debug, Clone, Args)]
@@ -25,30 +25,9 @@ pub struct DecideArgs {
     /// --drain-timeout, and then to end; only then does this process
     #[arg(long, value_name = "ADDR:PORT", env = "AGENTIC_GATEWAY_ENVOY_ADMIN")]
     pub envoy_admin: Option<SocketAddr>,
-    /// Largest MCP body, in bytes
-    #[arg(long, default_value_t = 1 << 20, value_name = "BYTES", env = "AGENTIC_GATEWAY_MAX_BODY_BYTES")]
-    pub max_body_bytes: usize,
     #[command(flatten)]
     #[allow(missing_docs, reason = "clap would print it as help")]
-    pub manifests: ManifestArgs,
-    #[command(flatten)]
-    #[allow(missing_docs, reason = "clap would print it as help")]
-    pub xds: XdsArgs,
-    #[command(flatten)]
-    #[allow(missing_docs, reason = "clap would print it as help")]
-    pub resolution: ResolutionArgs,
-    #[command(flatten)]
-    #[allow(missing_docs, reason = "clap would print it as help")]
-    pub policy: PolicyArgs,
-    #[command(flatten)]
-    #[allow(missing_docs, reason = "clap would print it as help")]
-    pub tls: TlsArgs,
-    #[command(flatten)]
-    #[allow(missing_docs, reason = "clap would print it as help")]
-    pub upstream: UpstreamArgs,
-    #[command(flatten)]
-    #[allow(missing_docs, reason = "clap would print it as help")]
-    pub operation: OperationArgs,
+    pub common: CommonArgs,
 }
 
 /// Where a processor listens: `unix:PATH` or `ADDR:PORT`.

@@ -126,6 +126,7 @@ pub(super) fn connection(
         forwarded_for: address_value(source),
         backend,
         used: AtomicBool::new(false),
+        closing: AtomicBool::new(false),
     })
 }
 

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     admin::{self, Health, Pages},
-    cli::{ManifestArgs, OperationArgs, PolicyArgs, ResolutionArgs, TlsArgs, UpstreamArgs, XdsArgs},
+    cli::CommonArgs,
     connection::Shared,
     listen::{Phase, Sockets},
     runtime::{Runtime, RuntimeSettings},
@@ -31,19 +31,12 @@ use crate::{
     xds::{Client, ClientSettings, Mirror, StateFile},
 };
 
-/// The flags that both have.
+/// In what they differ.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Flags<'a> {
-    pub(crate) manifests: &'a ManifestArgs,
-    pub(crate) xds: &'a XdsArgs,
-    pub(crate) resolution: &'a ResolutionArgs,
-    pub(crate) policy: &'a PolicyArgs,
-    pub(crate) tls: &'a TlsArgs,
-    pub(crate) upstream: &'a UpstreamArgs,
-    pub(crate) operation: &'a OperationArgs,
-    pub(crate) max_body_bytes: usize,
-    pub(crate) body_timeout: Duration,
+pub(crate) struct Serves {
     pub(crate) terminates_tls: bool,
+    /// How long a client may pause while it sends a body.
+    pub(crate) body_timeout: Duration,
 }
 
 /// What runs beside whatever serves requests.
@@ -66,27 +59,28 @@ impl Base {
     /// # Errors
     /// Manifests that an API server would refuse, identities or keys that cannot be used, ports that cannot be bound.
     pub(crate) async fn start(
-        flags: Flags<'_>,
+        args: &CommonArgs,
+        serves: Serves,
         access_log: AccessLog,
         sockets: impl FnOnce(&Arc<Shared>, &watch::Sender<Phase>) -> Option<Sockets>,
     ) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
         let identity = IdentityFiles {
-            dir: flags.tls.identity_dir.clone().or_else(IdentityFiles::default_dir),
-            bundles: flags.tls.trust_bundles.clone(),
+            dir: args.tls.identity_dir.clone().or_else(IdentityFiles::default_dir),
+            bundles: args.tls.trust_bundles.clone(),
         };
         let settings = RuntimeSettings {
             upstream: UpstreamSettings {
-                resolver: Arc::new(Resolver::new(flags.upstream.resolve.clone())),
-                roots: ExtraRoots::read(&flags.upstream.extra_ca)?,
-                connect_timeout: flags.upstream.connect_timeout,
-                idle_timeout: flags.upstream.upstream_idle_timeout,
+                resolver: Arc::new(Resolver::new(args.upstream.resolve.clone())),
+                roots: ExtraRoots::read(&args.upstream.extra_ca)?,
+                connect_timeout: args.upstream.connect_timeout,
+                idle_timeout: args.upstream.upstream_idle_timeout,
             },
-            authorizer_timeout: flags.policy.authorizer_timeout,
-            terminates_tls: flags.terminates_tls,
+            authorizer_timeout: args.policy.authorizer_timeout,
+            terminates_tls: serves.terminates_tls,
         };
         let material = Arc::new(identity.read()?);
-        let keys = match &flags.policy.session_key_file {
+        let keys = match &args.policy.session_key_file {
             Some(path) => SessionKeys::read(path)?,
             None => SessionKeys::random()?,
         };
@@ -94,10 +88,10 @@ impl Base {
             // Nothing is served yet.
             runtime: ArcSwap::from_pointee(Runtime::new(Vec::new(), Arc::clone(&material), &settings, None)?),
             changes: watch::Sender::new(0),
-            options: Arc::new(layer_options(&flags)),
+            options: Arc::new(layer_options(args)),
             keys: ArcSwap::from_pointee(keys),
             telemetry: Telemetry { metrics: Arc::clone(&metrics), access_log },
-            body_timeout: flags.body_timeout,
+            body_timeout: serves.body_timeout,
             instance: random()?,
             count: AtomicU64::new(0),
         });
@@ -111,13 +105,13 @@ impl Base {
             tasks.spawn(serving);
             anyhow::Ok(bound)
         };
-        let admin = serve_admin(flags.operation.admin_addr, Pages::All(Arc::clone(&shared))).await?;
-        let probes = match flags.operation.health_addr {
+        let admin = serve_admin(args.operation.admin_addr, Pages::All(Arc::clone(&shared))).await?;
+        let probes = match args.operation.health_addr {
             Some(address) => Some(serve_admin(address, Pages::Health).await?),
             None => None,
         };
-        let (source, followed) = match follow(&flags, &material, &metrics)? {
-            None => (Source::Files(Files::new(&flags.manifests.paths, &flags.manifests.gateways)), None),
+        let (source, followed) = match follow(args, &material, &metrics)? {
+            None => (Source::Files(Files::new(&args.manifests.paths, &args.manifests.gateways)), None),
             Some((mirror, following, client)) => {
                 (Source::Controller(Box::new(mirror)), Some((following, client)))
             }
@@ -125,7 +119,7 @@ impl Base {
         let (following, client) = followed.unzip();
         let (bound_sender, bound) = watch::channel(BTreeMap::new());
         let mut reloader = Reloader {
-            reader: Arc::new(Mutex::new(Reader::new(source, flags.resolution.options(), identity, settings))),
+            reader: Arc::new(Mutex::new(Reader::new(source, args.resolution.options(), identity, settings))),
             shared: Arc::clone(&shared),
             health,
             sockets,
@@ -169,42 +163,42 @@ impl Base {
 
 /// What follows a controller, and what keeps what it sends; `None`: the configuration is in files.
 fn follow(
-    flags: &Flags<'_>,
+    args: &CommonArgs,
     material: &Arc<Material>,
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<Option<(Mirror, Following, Client)>> {
-    let Some(url) = &flags.xds.url else { return Ok(None) };
-    let server_id = flags.xds.server_id.clone().context("--xds needs --xds-server-id")?;
-    let [gateway] = flags.manifests.gateways.as_slice() else {
+    let Some(url) = &args.xds.url else { return Ok(None) };
+    let server_id = args.xds.server_id.clone().context("--xds needs --xds-server-id")?;
+    let [gateway] = args.manifests.gateways.as_slice() else {
         bail!("--xds needs the one Gateway that this proxy belongs to: --gateway NAMESPACE/NAME");
     };
     if material.credential.is_none() {
         bail!("--xds needs an identity: a folder with credential-bundle.pem at --identity-dir");
     }
     let (host, port) = ClientSettings::place(url)?;
-    let takes_session_keys = flags.policy.session_key_file.is_none();
+    let takes_session_keys = args.policy.session_key_file.is_none();
     let settings = ClientSettings {
         host,
         port,
         server_id,
         gateway: gateway.clone(),
         wants_session_keys: takes_session_keys,
-        resolver: Resolver::lenient(flags.upstream.resolve.clone()),
+        resolver: Resolver::lenient(args.upstream.resolve.clone()),
     };
     let (sender, messages) = mpsc::channel(1);
     let (identity_sender, identity) = watch::channel(Arc::clone(material));
     let client = Client { settings, identity, messages: sender, metrics: Arc::clone(metrics) };
-    let state = flags.xds.state.as_deref().map(StateFile::new);
+    let state = args.xds.state.as_deref().map(StateFile::new);
     let following = Following::new(messages, identity_sender, state, takes_session_keys);
     Ok(Some((Mirror::new(gateway.clone()), following, client)))
 }
 
-fn layer_options(flags: &Flags<'_>) -> authz_tower::Options {
+fn layer_options(args: &CommonArgs) -> authz_tower::Options {
     let mut options = authz_tower::Options::default();
-    options.limits.max_bytes = flags.max_body_bytes;
-    options.filter_lists = flags.policy.filter_lists;
+    options.limits.max_bytes = args.max_body_bytes;
+    options.filter_lists = args.policy.filter_lists;
     options.allowed_origins =
-        flags.policy.allowed_origins.iter().map(|origin| origin.to_ascii_lowercase()).collect();
+        args.policy.allowed_origins.iter().map(|origin| origin.to_ascii_lowercase()).collect();
     options
 }
 

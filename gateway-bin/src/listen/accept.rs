@@ -1,6 +1,5 @@
 //! From an accepted socket to a served connection.
 use std::{
-    convert::Infallible,
     net::SocketAddr,
     pin::pin,
     sync::{
@@ -10,11 +9,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Request, Version, header::CONNECTION};
-use hyper::{
-    body::Incoming,
-    service::{Service as _, service_fn},
-};
+use http::HeaderValue;
 use hyper_util::{rt::TokioIo, server::conn::auto};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
@@ -81,6 +76,7 @@ async fn serve(
                 forwarded_for: address_value(peer),
                 backend: None,
                 used: AtomicBool::new(false),
+                closing: AtomicBool::new(false),
             };
             Box::pin(serve_http(&acceptor, &acceptor.http.any, stream, connection, None)).await;
         }
@@ -122,24 +118,13 @@ pub(super) async fn serve_http<IO>(
     let connection = Arc::new(connection);
     let service =
         ConnectionService { shared: Arc::clone(&acceptor.shared), connection: Arc::clone(&connection) };
-    let told_by = acceptor.phase.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (http1, phase) = (request.version() < Version::HTTP_2, told_by.clone());
-        let response = service.call(request);
-        async move {
-            let mut response = response.await?;
-            if http1 && *phase.borrow() != Phase::Serving {
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            Ok::<_, Infallible>(response)
-        }
-    });
     let mut serving = pin!(http.serve_connection(TokioIo::new(FramingGuard::new(io)), service));
     let mut phase = acceptor.phase.clone();
     let mut first_request = pin!(tokio::time::sleep(acceptor.header_timeout));
     let mut waiting = true;
     let mut expiry = pin!(tokio::time::sleep(ends.unwrap_or(Duration::from_secs(31_536_000))));
     let mut draining = *phase.borrow_and_update() != Phase::Serving;
+    connection.closing.store(draining, Ordering::Relaxed);
     let mut notice = pin!(tokio::time::sleep(NOTICE));
     let mut told = false;
     loop {
@@ -174,6 +159,7 @@ pub(super) async fn serve_http<IO>(
                 }
                 if now == Phase::Draining && !draining {
                     draining = true;
+                    connection.closing.store(true, Ordering::Relaxed);
                     notice.as_mut().reset(Instant::now() + NOTICE);
                 }
             }

@@ -56,6 +56,7 @@ pub(super) async fn serve(acceptor: &Acceptor, stream: TcpStream, peer: SocketAd
         forwarded_for: address_value(peer),
         backend: None,
         used: AtomicBool::new(false),
+        closing: AtomicBool::new(false),
     };
     let http2 = handshaken.stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let http = if http2 { &acceptor.http.http2 } else { &acceptor.http.http1 };

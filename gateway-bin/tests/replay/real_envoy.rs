@@ -94,7 +94,7 @@ impl Pair {
         let Gateway::Decide(args) = Cli::try_parse_from(words).unwrap().command else {
             panic!("not a `decide`")
         };
-        let options = args.resolution.options();
+        let options = args.common.resolution.options();
         let settings = settings(world, program, source, &args);
         let translated = || {
             let gateways = resolve(&world.objects(manifests), &options).gateways;
@@ -144,7 +144,9 @@ fn settings(world: &World, program: &Program, source: &Source, decide: &DecideAr
     let certificate = file("gateway/credential-bundle.pem");
     let ProcessorAddress::Socket(socket) = &decide.listen else { panic!("not a socket") };
     let policy = match source {
-        Source::Filters => Policy::Filters(Filters { default_action: decide.resolution.default_action }),
+        Source::Filters => {
+            Policy::Filters(Filters { default_action: decide.common.resolution.default_action })
+        }
         Source::Translated | Source::Controller(_) => Policy::Engine(Engine {
             processor: xds_translate::envoy::Processor::Socket(socket.display().to_string()),
             ..Engine::default()
@@ -164,7 +166,7 @@ fn settings(world: &World, program: &Program, source: &Source, decide: &DecideAr
         .into(),
         system_roots: file("public.pem"),
         resolve: vec![world.remote()],
-        max_body_bytes: u32::try_from(decide.max_body_bytes).unwrap(),
+        max_body_bytes: u32::try_from(decide.common.max_body_bytes).unwrap(),
         ..Settings::default()
     }
 }
