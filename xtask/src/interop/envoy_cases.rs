@@ -1,4 +1,4 @@
-//! The decision cases through Envoy: `gateway-bin/tests/cases_envoy.rs`, told where Envoys are.
+//! The decision cases through Envoy: `gateway-bin/tests/replay/through_envoy.rs`, told where Envoys are.
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -10,7 +10,7 @@ use crate::command::{cargo, run as run_command};
 const CASES: Duration = Duration::from_secs(15 * 60);
 
 /// In CI: the oldest version from files, the newest by discovery. All versions both ways with `--long`.
-const SHORT: [&str; 2] = ["translated_1_36", "discovered_1_40"];
+const SHORT: [&str; 2] = ["through_envoy::translated_1_36", "through_envoy::discovered_1_40"];
 
 /// Those of `xtask/peers/envoy` that the cases go through.
 const MINORS: [&str; 3] = ["1.36", "1.38", "1.40"];
@@ -21,12 +21,14 @@ pub(super) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
     let test = |more: &[&str]| {
         let mut cargo = cargo();
         cargo.args(["test", "--locked", "--workspace", "--features", "agentic-gateway/envoy-tests"]);
-        cargo.args(["--test", "cases_envoy"]).args(more);
+        cargo.args(["--test", "replay"]).args(more);
         cargo
     };
     run_command(&mut test(&["--no-run"]))?;
     let mut cases = Command::from(test(&["--", "--test-threads=1", "--nocapture"]));
-    if !run.long {
+    if run.long {
+        cases.arg("through_envoy::");
+    } else {
         cases.args(SHORT).arg("--exact");
     }
     for minor in MINORS {
@@ -35,7 +37,7 @@ pub(super) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
     }
     report
         .step("every case is decided as by the gateway", CASES, async {
-            let output = finish("cargo test --test cases_envoy", &mut cases, CASES).await?;
+            let output = finish("cargo test --test replay", &mut cases, CASES).await?;
             let text = String::from_utf8_lossy(&output.stdout);
             ensure!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
             let ran = text.lines().filter(|line| line.starts_with("test ") && line.ends_with("ok")).count();

@@ -2,38 +2,14 @@
 //! decides it; with Envoy's own filters, as the documentation says.
 //!
 //! `cargo xtask interop --only envoy` runs this: it installs Envoys and says in the environment where they are.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::string_slice,
-    dead_code,
-    reason = "all of it is tests, and the parts are shared with others"
-)]
-
-#[path = "replay/case.rs"]
-mod case;
-#[path = "replay/controller.rs"]
-mod controller;
-#[path = "replay/envoy.rs"]
-mod envoy;
-#[path = "cases_envoy/features.rs"]
 mod features;
-#[path = "cases_envoy/filters.rs"]
 mod filters;
-#[path = "replay/live.rs"]
-mod live;
-#[path = "replay/real_envoy.rs"]
-mod real_envoy;
-#[path = "replay/wire.rs"]
-mod wire;
-#[path = "replay/world.rs"]
-mod world;
 
-use live::Fault;
-use real_envoy::{Program, Source};
-use world::{Feed, World};
+use crate::{
+    live::{self, Fault},
+    real_envoy::{Program, Source},
+    world::{Feed, World},
+};
 
 /// Cases that Envoy refuses itself before anybody is asked, and why its words are others. That they are refused, and that
 /// nothing is sent up, is not up for discussion.

@@ -1,34 +1,15 @@
 //! Requests made to get something past the gateway, byte for byte as an attacker would write them. Every request
 //! carries an id: one that begins with `no` must never be seen by a server, whatever the client is told; the others
 //! must be seen exactly once where the table says so.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::string_slice,
-    dead_code,
-    reason = "all of it is tests, and the parts are shared with others"
-)]
-
-#[path = "replay/controller.rs"]
-mod controller;
-#[path = "replay/envoy.rs"]
-mod envoy;
-#[path = "replay/real_envoy.rs"]
-mod real_envoy;
-#[path = "replay/wire.rs"]
-mod wire;
-#[path = "replay/world.rs"]
-mod world;
-
 use bytes::Bytes;
 use http::{Method, Request, Version};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
-use wire::{Reply, exchange, replies};
-use world::{CASE_ID, Feed, Running, Seen, World};
+use crate::{
+    wire::{Reply, exchange, replies},
+    world::{CASE_ID, Feed, Running, Seen, World},
+};
 
 const AGENT: &str = "spiffe://cluster.local/ns/quickstart-ns/sa/adk-agent-sa";
 const OTHER: &str = "spiffe://cluster.local/ns/quickstart-ns/sa/other-sa";

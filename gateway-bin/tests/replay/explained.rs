@@ -1,14 +1,9 @@
 //! Every decision case through the command `agentic-gateway explain`.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "all of it is tests")]
-
-#[path = "replay/case.rs"]
-mod case;
-
 use std::{fs, path::Path, process::Command, sync::Mutex, thread};
 
 use serde_json::Value;
 
-use case::{Case, CaseFile, Expect, Failures};
+use crate::case::{self, Case, CaseFile, Expect, Failures};
 
 fn explain(folder: &Path, file: &CaseFile, case: &Case) -> Result<Value, String> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_agentic-gateway"));

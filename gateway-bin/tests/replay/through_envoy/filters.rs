@@ -32,7 +32,8 @@ fn differences(deviations: &Deviations, faults: &[Fault]) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn filters_1_40() {
     let read = |path: &str| fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
-    let deviations: Deviations = serde_yaml_ng::from_str(&read("tests/cases_envoy/deviations.yaml")).unwrap();
+    let deviations: Deviations =
+        serde_yaml_ng::from_str(&read("tests/replay/through_envoy/deviations.yaml")).unwrap();
     let table = read("../docs/envoy-filters.md");
     let mut wrong: Vec<String> = deviations
         .keys()
