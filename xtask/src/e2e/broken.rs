@@ -73,7 +73,15 @@ pub(super) async fn run(world: &mut World, report: &mut Report) -> anyhow::Resul
     report
         .step("all of it is deleted", MINUTE, async {
             let kinds = format!("xaccesspolicies.{AGENTIC},httproutes,xbackends.{AGENTIC}");
-            world.kubectl(&format!("delete {kinds} -n {QUICKSTART} -l suite=broken")).await
+            // Waiting for each in turn takes kubectl longer than all of the rest.
+            world.kubectl(&format!("delete {kinds} -n {QUICKSTART} -l suite=broken --wait=false")).await?;
+            until(MINUTE / 2, async || {
+                let left =
+                    world.kubectl(&format!("get {kinds} -n {QUICKSTART} -l suite=broken -o name")).await?;
+                ensure!(left.trim().is_empty(), "left: {left}");
+                Ok(())
+            })
+            .await
         })
         .await;
     Ok(())

@@ -1,8 +1,9 @@
 //! Certificates in another's name, and what they would open: requests as someone makes them who may create
 //! PodCertificateRequests and writes into them what he likes. The API server lets him; the signer compares.
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
+use bytes::Bytes;
 use k8s_openapi::{
     ByteString,
     api::{
@@ -21,8 +22,9 @@ use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};
 use spiffe_id::identity_of;
 
-use self::discovery::{Answer, Credential};
+use self::discovery::{Answer, Credential, LISTENER, OBJECT, SECRET};
 use super::{
+    DataPlane,
     probe::Replica,
     world::{SYSTEM, World, until},
 };
@@ -47,8 +49,11 @@ pub(super) async fn run(world: &mut World, report: &mut Report) -> anyhow::Resul
     let client = world.client().await?;
     let nodes: Api<Node> = Api::all(client.clone());
     let node = nodes.list(&ListParams::default()).await?.items.first().context("no node")?.name_any();
+    let keys = [KeyPair::generate()?, KeyPair::generate()?];
     report
-        .step("Pods and two Gateways", MINUTE, world.apply(&objects(&node).to_string()))
+        .step("Pods and two Gateways", MINUTE, async {
+            world.apply(&objects(&node, &keys)?.to_string()).await
+        })
         .await
         .context("there is nobody to ask for")?;
 
@@ -84,7 +89,7 @@ pub(super) async fn run(world: &mut World, report: &mut Report) -> anyhow::Resul
             until(MINUTE / 2, async || only_proxies(&client).await).await
         })
         .await;
-    Box::pin(discovery(world, report, &client, agent)).await?;
+    Box::pin(discovery(world, report, &client, agent, &keys)).await?;
     report
         .step("everything is deleted", MINUTE, async {
             world.kubectl(&format!("delete pod impostor -n {SYSTEM} --grace-period=0 --force")).await?;
@@ -100,13 +105,14 @@ async fn discovery(
     report: &mut Report,
     client: &Client,
     agent: Option<Credential>,
+    keys: &[KeyPair; 2],
 ) -> anyhow::Result<()> {
     let bundles: Api<ClusterTrustBundle> = Api::all(client.clone());
     let roots = bundles.get(BUNDLE).await?.spec.trust_bundle;
     let address = world.pod_address(SYSTEM, "app.kubernetes.io/name=agentic-controller", 15010).await?;
     report
         .step("without a certificate the discovery service says nothing", MINUTE, async {
-            match discovery::ask(address, &roots, None).await {
+            match discovery::ask(address, &roots, None, OBJECT, &["*"]).await {
                 Err(_) | Ok(Answer::Closed) => Ok(()),
                 Ok(answer) => bail!("it answered: {answer:?}"),
             }
@@ -116,7 +122,7 @@ async fn discovery(
         report
             .step("an agent's identity gets nothing", MINUTE, async {
                 let before = refused(world).await?;
-                match discovery::ask(address, &roots, Some(&agent)).await? {
+                match discovery::ask(address, &roots, Some(&agent), OBJECT, &["*"]).await? {
                     Answer::Closed => {}
                     other => bail!("{other:?}"),
                 }
@@ -126,29 +132,75 @@ async fn discovery(
             })
             .await;
     }
-    for (own, other) in [(0, 1), (1, 0)] {
-        let (Some((gateway, proxy)), Some((other, _))) = (GATEWAYS.get(own), GATEWAYS.get(other)) else {
-            bail!("two Gateways");
-        };
-        report
+    let types: &[&str] = match world.data_plane() {
+        DataPlane::Native => &[OBJECT],
+        DataPlane::Envoy => &[OBJECT, LISTENER],
+    };
+    let [a, b] = GATEWAYS;
+    let [key_a, key_b] = keys;
+    for ((gateway, proxy), key, (other, _), other_key) in [(a, key_a, b, key_b), (b, key_b, a, key_a)] {
+        let credential = report
             .step(&format!("a proxy of {gateway} gets nothing of {other}"), 2 * MINUTE, async {
                 world.programmed(NAMESPACE, gateway, MINUTE).await?;
                 world.programmed(NAMESPACE, other, MINUTE).await?;
+                world.served_by(NAMESPACE, gateway, None, MINUTE).await?;
                 let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
                 let pod = of_account(&pods, proxy).await?;
                 let credential = issued(client, &request(client, NAMESPACE, &pod).await?).await?;
-                let Answer::Resources(bytes) = discovery::ask(address, &roots, Some(&credential)).await?
-                else {
-                    bail!("it got nothing");
-                };
-                let holds = |name: &str| bytes.windows(name.len()).any(|part| part == name.as_bytes());
-                ensure!(holds(gateway), "its own Gateway is not among {} bytes", bytes.len());
-                ensure!(!holds(other), "it got something of `{other}`");
-                Ok(())
+                for r#type in types {
+                    let bytes = resources(address, &roots, &credential, r#type, &["*"]).await?;
+                    ensure!(
+                        holds(&bytes, gateway),
+                        "{type}: its own Gateway is not among {} bytes",
+                        bytes.len()
+                    );
+                    ensure!(!holds(&bytes, other), "{type}: it got something of `{other}`");
+                }
+                Ok(credential)
             })
             .await;
+        let name = format!("Envoy of {gateway} asks for the certificates of both, and gets its own");
+        match (world.data_plane(), credential) {
+            (DataPlane::Native, _) => {}
+            (DataPlane::Envoy, None) => report.not_run(&name, "it has no identity"),
+            (DataPlane::Envoy, Some(credential)) => {
+                report
+                    .step(&name, MINUTE, async {
+                        let names = [certificate_of(gateway), certificate_of(other)];
+                        let names = names.each_ref().map(String::as_str);
+                        let bytes = resources(address, &roots, &credential, SECRET, &names).await?;
+                        ensure!(holds(&bytes, &key.serialize_pem()), "its own key is not there");
+                        ensure!(!holds(&bytes, &other_key.serialize_pem()), "it got the key of `{other}`");
+                        Ok(())
+                    })
+                    .await;
+            }
+        }
     }
     Ok(())
+}
+
+/// What a subscription brings, which must be something.
+async fn resources(
+    address: SocketAddr,
+    roots: &str,
+    credential: &Credential,
+    r#type: &str,
+    names: &[&str],
+) -> anyhow::Result<Bytes> {
+    match discovery::ask(address, roots, Some(credential), r#type, names).await? {
+        Answer::Resources(bytes) => Ok(bytes),
+        other => bail!("{type}: {other:?}"),
+    }
+}
+
+fn holds(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|part| part == text.as_bytes())
+}
+
+/// What Envoy asks for, for the HTTPS listener of one of these Gateways.
+fn certificate_of(gateway: &str) -> String {
+    format!("certificate/{gateway}/0")
 }
 
 /// Connections that the discovery services refused.
@@ -388,7 +440,7 @@ fn pod(node: &str, namespace: &str, name: &str, account: &str, sources: &Value) 
     })
 }
 
-fn objects(node: &str) -> Value {
+fn objects(node: &str, keys: &[KeyPair; 2]) -> anyhow::Result<Value> {
     let metadata = |name: &str| json!({"name": name, "namespace": NAMESPACE});
     let account =
         |name: &str| json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata(name)});
@@ -401,14 +453,25 @@ fn objects(node: &str) -> Value {
         pod(node, NAMESPACE, "bare", "agent", &json!([])),
         pod(node, SYSTEM, "impostor", "agentic-controller", &certificate()),
     ];
-    for (gateway, _) in GATEWAYS {
+    for ((gateway, _), key) in GATEWAYS.into_iter().zip(keys) {
+        let certificate = CertificateParams::new(vec![format!("{gateway}.example")])?.self_signed(key)?;
+        items.push(json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": metadata(gateway),
+            "stringData": {"tls.crt": certificate.pem(), "tls.key": key.serialize_pem()},
+        }));
         items.push(json!({
             "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": metadata(gateway),
             "spec": {
                 "gatewayClassName": "kube-agentic-networking",
-                "listeners": [{"name": "http", "protocol": "HTTP", "port": 8080}],
+                "listeners": [
+                    {"name": "http", "protocol": "HTTP", "port": 8080},
+                    {
+                        "name": gateway, "protocol": "HTTPS", "port": 8443,
+                        "tls": {"certificateRefs": [{"name": gateway}]},
+                    },
+                ],
             },
         }));
     }
-    json!({"apiVersion": "v1", "kind": "List", "items": items})
+    Ok(json!({"apiVersion": "v1", "kind": "List", "items": items}))
 }

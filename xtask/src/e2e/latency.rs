@@ -20,6 +20,9 @@ pub(super) async fn run(world: &mut World, report: &mut Report) -> anyhow::Resul
         .await;
     if let Some(times) = measured {
         report.note(&summary(&times));
+        // What else the machine did: without it the numbers say little.
+        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        report.note(&format!("{}, load average {}", world.described(), load.trim()));
     }
     Ok(())
 }

@@ -89,6 +89,21 @@ impl World {
         self.own.as_mut().context(NOT_OURS)
     }
 
+    /// What the suite was told to serve Gateways with.
+    pub(super) fn data_plane(&self) -> DataPlane {
+        self.data_plane
+    }
+
+    /// What is measured here.
+    pub(super) fn described(&self) -> String {
+        let data_plane = match self.data_plane {
+            DataPlane::Native => "our own gateway",
+            DataPlane::Envoy => "Envoy and the engine",
+        };
+        let profile = if self.release { "release" } else { "dev" };
+        format!("{data_plane}, {profile} profile")
+    }
+
     /// Whether the cluster is the suite's own.
     pub(super) fn is_own(&self) -> bool {
         self.own.is_some()

@@ -1,7 +1,7 @@
-//! A subscription to everything, as a proxy makes it, with an identity of one's own choice.
+//! A subscription as a proxy makes it, with an identity of one's own choice.
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
 use http::Request;
@@ -21,7 +21,11 @@ use tokio_rustls::TlsConnector;
 
 const NAME: &str = "agentic-controller.agentic-net-system.svc";
 const METHOD: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
-const TYPE: &str = "type.googleapis.com/agentic.gateway.v1.Object";
+/// What our own gateway takes, and the engine beside Envoy.
+pub(super) const OBJECT: &str = "type.googleapis.com/agentic.gateway.v1.Object";
+/// What Envoy takes.
+pub(super) const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
+pub(super) const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 /// How long nothing more comes before it counts as the end.
 const QUIET: Duration = Duration::from_secs(1);
 
@@ -61,7 +65,7 @@ pub(super) fn verify(roots_pem: &str, chain: &[CertificateDer<'_>]) -> anyhow::R
     Ok(())
 }
 
-/// Subscribes to all objects over delta ADS.
+/// Subscribes to resources of a type over delta ADS; `*` is the name of all.
 ///
 /// # Errors
 /// A connection that came to nothing.
@@ -69,6 +73,8 @@ pub(super) async fn ask(
     address: SocketAddr,
     roots_pem: &str,
     credential: Option<&Credential>,
+    r#type: &str,
+    names: &[&str],
 ) -> anyhow::Result<Answer> {
     let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()?
@@ -90,7 +96,7 @@ pub(super) async fn ask(
     let connection = tokio::spawn(connection);
 
     // The client's half stays open, as a proxy's does.
-    let said = stream::iter([Ok::<_, std::convert::Infallible>(Frame::data(subscription()))]);
+    let said = stream::iter([Ok::<_, std::convert::Infallible>(Frame::data(subscription(r#type, names)?))]);
     let body = StreamBody::new(said.chain(stream::pending()));
     let request = Request::post(format!("https://{NAME}{METHOD}"))
         .header("content-type", "application/grpc")
@@ -118,18 +124,19 @@ pub(super) async fn ask(
     Ok(Answer::Resources(bytes.freeze()))
 }
 
-/// `DeltaDiscoveryRequest { type_url, resource_names_subscribe: ["*"] }` as a gRPC message: fields 2 and 3.
-fn subscription() -> Bytes {
+/// `DeltaDiscoveryRequest { type_url, resource_names_subscribe }` as a gRPC message: fields 2 and 3.
+fn subscription(r#type: &str, names: &[&str]) -> anyhow::Result<Bytes> {
     let mut message = BytesMut::new();
-    for (field, text) in [(2_u8, TYPE), (3, "*")] {
+    for (field, text) in [(2_u8, r#type)].into_iter().chain(names.iter().map(|name| (3, *name))) {
         message.put_u8((field << 3) | 2);
-        // Shorter than 128 bytes: one byte of length.
-        message.put_u8(u8::try_from(text.len()).unwrap_or_default());
+        // One byte of length.
+        ensure!(text.len() < 128, "`{text}` is too long");
+        message.put_u8(u8::try_from(text.len())?);
         message.put_slice(text.as_bytes());
     }
     let mut framed = BytesMut::new();
     framed.put_u8(0);
-    framed.put_u32(u32::try_from(message.len()).unwrap_or_default());
+    framed.put_u32(u32::try_from(message.len())?);
     framed.put_slice(&message);
-    framed.freeze()
+    Ok(framed.freeze())
 }
