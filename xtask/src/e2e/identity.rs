@@ -109,7 +109,7 @@ async fn discovery(
 ) -> anyhow::Result<()> {
     let bundles: Api<ClusterTrustBundle> = Api::all(client.clone());
     let roots = bundles.get(BUNDLE).await?.spec.trust_bundle;
-    let address = world.pod_address(SYSTEM, "app.kubernetes.io/name=agentic-controller", 15010).await?;
+    let address = discovery_service(world).await?;
     report
         .step("without a certificate the discovery service says nothing", MINUTE, async {
             match discovery::ask(address, &roots, None, OBJECT, &["*"]).await {
@@ -132,33 +132,12 @@ async fn discovery(
             })
             .await;
     }
-    let types: &[&str] = match world.data_plane() {
-        DataPlane::Native => &[OBJECT],
-        DataPlane::Envoy => &[OBJECT, LISTENER],
-    };
     let [a, b] = GATEWAYS;
     let [key_a, key_b] = keys;
     for ((gateway, proxy), key, (other, _), other_key) in [(a, key_a, b, key_b), (b, key_b, a, key_a)] {
-        let credential = report
-            .step(&format!("a proxy of {gateway} gets nothing of {other}"), 2 * MINUTE, async {
-                world.programmed(NAMESPACE, gateway, MINUTE).await?;
-                world.programmed(NAMESPACE, other, MINUTE).await?;
-                world.served_by(NAMESPACE, gateway, None, MINUTE).await?;
-                let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
-                let pod = of_account(&pods, proxy).await?;
-                let credential = issued(client, &request(client, NAMESPACE, &pod).await?).await?;
-                for r#type in types {
-                    let bytes = resources(address, &roots, &credential, r#type, &["*"]).await?;
-                    ensure!(
-                        holds(&bytes, gateway),
-                        "{type}: its own Gateway is not among {} bytes",
-                        bytes.len()
-                    );
-                    ensure!(!holds(&bytes, other), "{type}: it got something of `{other}`");
-                }
-                Ok(credential)
-            })
-            .await;
+        let own = Box::pin(of_its_own(world, client, &roots, (gateway, proxy), other));
+        let credential =
+            report.step(&format!("a proxy of {gateway} gets nothing of {other}"), 2 * MINUTE, own).await;
         let name = format!("Envoy of {gateway} asks for the certificates of both, and gets its own");
         match (world.data_plane(), credential) {
             (DataPlane::Native, _) => {}
@@ -178,6 +157,38 @@ async fn discovery(
         }
     }
     Ok(())
+}
+
+/// What the proxies of a Gateway subscribe to holds nothing of another's; such a proxy's credential.
+async fn of_its_own(
+    world: &World,
+    client: &Client,
+    roots: &str,
+    (gateway, proxy): (&str, &str),
+    other: &str,
+) -> anyhow::Result<Credential> {
+    let types: &[&str] = match world.data_plane() {
+        DataPlane::Native => &[OBJECT],
+        DataPlane::Envoy => &[OBJECT, LISTENER],
+    };
+    let address = discovery_service(world).await?;
+    world.programmed(NAMESPACE, gateway, MINUTE).await?;
+    world.programmed(NAMESPACE, other, MINUTE).await?;
+    world.served_by(NAMESPACE, gateway, None, MINUTE).await?;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+    let pod = of_account(&pods, proxy).await?;
+    let credential = issued(client, &request(client, NAMESPACE, &pod).await?).await?;
+    for r#type in types {
+        let bytes = resources(address, roots, &credential, r#type, &["*"]).await?;
+        ensure!(holds(&bytes, gateway), "{type}: its own Gateway is not among {} bytes", bytes.len());
+        ensure!(!holds(&bytes, other), "{type}: it got something of `{other}`");
+    }
+    Ok(credential)
+}
+
+/// A replica of the controller, where it answers proxies.
+async fn discovery_service(world: &World) -> anyhow::Result<SocketAddr> {
+    world.pod_address(SYSTEM, "app.kubernetes.io/name=agentic-controller", 15010).await
 }
 
 /// What a subscription brings, which must be something.
