@@ -5,6 +5,7 @@
 //! is in [`xds_translate::envoy::processor`].
 mod answer;
 mod carrier;
+mod chain;
 mod drain;
 mod exchange;
 mod lines;

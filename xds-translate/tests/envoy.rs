@@ -95,10 +95,11 @@ fn a_bootstrap_discovers_nothing() {
 
 /// What becomes of one HTTPS listener, by what it asks of its clients.
 #[track_caller]
-fn clients(tls: ListenerTls, expected: &Value, peer: &str) {
+fn clients(policy: Policy, tls: ListenerTls, expected: &Value) {
     let mut snapshot = snapshot();
     snapshot.listeners[0].tls = Some(tls);
-    let translation = translate(&snapshot, &settings());
+    let engine = matches!(policy, Policy::Engine(_));
+    let translation = translate(&snapshot, &Settings { policy, ..settings() });
     let chain = &named(&translation, ResourceKind::Listener, "port-10001")["filter_chains"][0];
     let context = &chain["transport_socket"]["typed_config"];
     let validation = &context["common_tls_context"]["validation_context"];
@@ -111,9 +112,23 @@ fn clients(tls: ListenerTls, expected: &Value, peer: &str) {
     assert_eq!(found, *expected);
     assert_eq!(context["disable_stateless_session_resumption"], true);
     assert_eq!(context["disable_stateful_session_resumption"], true);
-    let peers: Vec<_> =
-        told(chain).into_iter().map(|(key, _)| key).filter(|key| key.starts_with("x-agentic-peer")).collect();
-    assert_eq!(peers, [peer, "x-agentic-peer-not-after"]);
+    // The engine verifies identities itself, from what the client has shown; Envoy alone is told nothing.
+    let manager = manager(chain);
+    let shown = json!([manager["forward_client_cert_details"], manager["set_current_client_cert_details"]]);
+    if engine {
+        assert_eq!(shown, json!(["SANITIZE_SET", {"chain": true}]));
+        let peers: Vec<_> =
+            told(chain).into_iter().filter(|(key, _)| key.starts_with("x-agentic-peer")).collect();
+        assert_eq!(
+            peers,
+            [
+                ("x-agentic-peer-certificate", "%DOWNSTREAM_PEER_CERT%"),
+                ("x-agentic-peer-not-after", "%DOWNSTREAM_PEER_CERT_V_END(%s)%"),
+            ]
+        );
+    } else {
+        assert_eq!(shown, json!(["SANITIZE", null]));
+    }
 }
 
 #[test]
@@ -123,30 +138,39 @@ fn clients_are_verified_as_the_listener_says() {
         ca_pem: vec![b"ONE".to_vec(), b"TWO\n".to_vec()],
         insecure_fallback,
     };
-    for (tls, expected, peer) in [
+    let engine = || Policy::Engine(Engine::default());
+    let filters = || Policy::Filters(Filters { default_action: authz_core::DefaultAction::Allow });
+    for (policy, tls, expected) in [
         (
+            engine(),
             ClientCertificates::SpiffeRequired,
             json!({"required": true, "spiffe": spiffe, "ca": null, "unverified": null}),
-            "x-agentic-peer-uris",
         ),
+        // Envoy's validator would require one.
         (
+            engine(),
+            ClientCertificates::SpiffeOptional,
+            json!({"required": false, "spiffe": null, "ca": null, "unverified": "ACCEPT_UNTRUSTED"}),
+        ),
+        // Nobody else is there to verify it.
+        (
+            filters(),
             ClientCertificates::SpiffeOptional,
             json!({"required": false, "spiffe": spiffe, "ca": null, "unverified": null}),
-            "x-agentic-peer-uris",
         ),
         // The roots are not ours: nothing that they vouch for is an identity.
         (
+            engine(),
             frontend(false),
             json!({"required": true, "spiffe": null, "ca": "ONE\nTWO\n", "unverified": null}),
-            "x-agentic-peer-certificate",
         ),
         (
+            engine(),
             frontend(true),
             json!({"required": false, "spiffe": null, "ca": "ONE\nTWO\n", "unverified": "ACCEPT_UNTRUSTED"}),
-            "x-agentic-peer-certificate",
         ),
     ] {
-        clients(ListenerTls { certificates: Vec::new(), clients: tls }, &expected, peer);
+        clients(policy, ListenerTls { certificates: Vec::new(), clients: tls }, &expected);
     }
 }
 
@@ -245,11 +269,11 @@ fn a_listener_that_cannot_be_served_as_meant_is_left_out() {
     let required = || vec![https("x", None, 0, ClientCertificates::SpiffeRequired), http("plain", 80)];
     unserved(required(), &without_own, &[("x", "--identity-dir")]);
     unserved(required(), &without_roots, &[("x", "--trust-bundle")]);
-    unserved(
-        vec![https("x", None, 1, ClientCertificates::SpiffeOptional)],
-        &without_roots,
-        &[("x", "--trust-bundle")],
-    );
+    let policy = Policy::Filters(Filters { default_action: authz_core::DefaultAction::Allow });
+    let optional = vec![https("x", None, 1, ClientCertificates::SpiffeOptional)];
+    unserved(optional.clone(), &Settings { policy, ..without_roots.clone() }, &[("x", "--trust-bundle")]);
+    // The engine has bundles of its own, or lets in those without a certificate.
+    assert_eq!(translate(&with_listeners(optional), &without_roots).unserved, []);
     let no_tls = Listener { tls: None, ..https("x", None, 0, ClientCertificates::SpiffeRequired) };
     unserved(vec![no_tls], &settings(), &[("x", "do not resolve")]);
     let processor = Processor::Mtls { address: "10.0.0.1:1".parse().unwrap(), id: "spiffe://a/b".to_owned() };

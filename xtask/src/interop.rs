@@ -8,12 +8,14 @@ mod conformance;
 pub(crate) mod envoy;
 mod envoy_cases;
 mod envoy_faults;
+mod envoy_tls;
 mod everything;
 pub(crate) mod gateway;
 mod hostile;
 pub(crate) mod http;
 mod load;
 pub(crate) mod peers;
+mod pki;
 pub(crate) mod process;
 mod quickstart;
 pub(crate) mod report;
@@ -42,6 +44,9 @@ pub(crate) struct Interop {
     /// This gateway instead of one that is built first (with the feature `quickstart`)
     #[arg(long, value_name = "FILE")]
     gateway: Option<PathBuf>,
+    /// This controller instead of one that is built first
+    #[arg(long, value_name = "FILE")]
+    controller: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -60,6 +65,8 @@ enum Suite {
     Envoy,
     /// Envoy's engine absent, killed, silent, hostile; Envoy killed
     EnvoyFaults,
+    /// Who clients are: every kind of certificate on every kind of listener, natively and through Envoy; mTLS to the engine
+    EnvoyTls,
     /// The clients and the conformance suite, through Envoy with the engine beside it
     EnvoyPeers,
 }
@@ -122,7 +129,7 @@ impl Suite {
     }
 
     fn needs_controller(self) -> bool {
-        matches!(self, Self::EnvoyFaults | Self::EnvoyPeers)
+        matches!(self, Self::EnvoyFaults | Self::EnvoyTls | Self::EnvoyPeers)
     }
 }
 
@@ -133,14 +140,15 @@ pub(crate) fn interop(interop: &Interop) -> anyhow::Result<()> {
     if interop.suites().any(Suite::needs_peers) {
         runtime.block_on(peers.check())?;
     }
-    let gateway = match &interop.gateway {
-        Some(gateway) => gateway.canonicalize().with_context(|| format!("`{}`", gateway.display()))?,
-        None => gateway::build("agentic-gateway")?,
+    let program = |given: &Option<PathBuf>, package: &str| match given {
+        Some(path) => path.canonicalize().with_context(|| format!("`{}`", path.display())),
+        None => gateway::build(package),
     };
+    let gateway = program(&interop.gateway, "agentic-gateway")?;
     let controller = interop
         .suites()
         .any(Suite::needs_controller)
-        .then(|| gateway::build("agentic-controller"))
+        .then(|| program(&interop.controller, "agentic-controller"))
         .transpose()?;
     let run = Run { gateway, controller, peers, temporary: tempfile::tempdir()?, long: interop.long };
     runtime.block_on(async {
@@ -169,6 +177,7 @@ async fn suites(interop: &Interop, run: &Run) -> anyhow::Result<()> {
                 Suite::Adk => adk::run(run, report).await,
                 Suite::Envoy => envoy_cases::run(run, report).await,
                 Suite::EnvoyFaults => envoy_faults::run(run, report).await,
+                Suite::EnvoyTls => envoy_tls::run(run, report).await,
                 Suite::EnvoyPeers => {
                     clients::run(run, DataPlane::Envoy, report).await?;
                     conformance::run(run, DataPlane::Envoy, report).await

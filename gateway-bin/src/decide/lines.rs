@@ -35,6 +35,11 @@ pub(super) fn lines(headers: Option<EnvoyHeaders>) -> Vec<Line> {
         .collect()
 }
 
+/// The value of the last line of that name.
+pub(super) fn last<'a>(lines: &'a [Line], name: &str) -> Option<&'a [u8]> {
+    lines.iter().rev().find(|line| line.name == name).map(|line| line.value.as_slice())
+}
+
 /// The one line of that name; `None`: there is none.
 fn only<'a>(lines: &'a [Line], name: &str) -> Result<Option<&'a [u8]>, String> {
     let mut named = lines.iter().filter(|line| line.name == name);

@@ -19,12 +19,8 @@ use xds_translate::{
     },
 };
 
-use crate::{
-    connection::Connection,
-    listen::address_value,
-    runtime::Runtime,
-    tls::{TrustDomains, certificates, not_after},
-};
+use super::chain::chain;
+use crate::{connection::Connection, listen::address_value, runtime::Runtime, tls::TrustDomains};
 
 /// Why a request is refused before it is looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +47,8 @@ enum Peer {
     Absent,
     /// It gives no identity; why.
     Unusable(String),
+    /// Its time is over.
+    Over,
     Known(SpiffeId),
 }
 
@@ -71,12 +69,14 @@ fn parsed<T: std::str::FromStr>(metadata: &MetadataMap, key: &'static str) -> Re
     text.parse().map(Some).map_err(|_error| misconfigured(format!("`{key}` cannot be read: `{text}`")))
 }
 
-/// The connection that a request came on.
+/// The connection that a request came on; `shown`: the certificates that its client has shown, as Envoy forwards them
+/// ([`xds_translate::envoy::processor::PEER_CHAIN`]).
 ///
 /// # Errors
 /// Metadata that is missing, repeated or unreadable; an identity that the listener requires and that is not there.
 pub(super) fn connection(
     metadata: &MetadataMap,
+    shown: Option<&[u8]>,
     runtime: &Runtime,
     now: SystemTime,
 ) -> Result<Connection, Refused> {
@@ -95,7 +95,7 @@ pub(super) fn connection(
     let listener = value(metadata, LISTENER)?;
     let peer = [PEER_URIS, PEER_CERTIFICATE, PEER_NOT_AFTER, CLIENTS];
     let (admitted, identity) = match listener {
-        Some(name) => tls(metadata, runtime, (port, name), now)?,
+        Some(name) => tls(metadata, shown, runtime, (port, name), now)?,
         None => {
             for key in peer {
                 if value(metadata, key)?.is_some() {
@@ -135,11 +135,12 @@ type Admitted = (Option<(Arc<str>, Arc<ClientCertificates>)>, Option<SpiffeId>);
 /// On which terms a TLS connection was let in, and who is at its end.
 fn tls(
     metadata: &MetadataMap,
+    shown: Option<&[u8]>,
     runtime: &Runtime,
     (port, name): (u16, &str),
     now: SystemTime,
 ) -> Result<Admitted, Refused> {
-    let peer = peer(metadata, &runtime.material.trust, now)?;
+    let peer = peer(metadata, shown, &runtime.material.trust, now)?;
     let digest = value(metadata, CLIENTS)?;
     let terms = runtime
         .on_port(port)
@@ -169,12 +170,21 @@ fn tls(
         (Peer::Unusable(why), ClientCertificates::SpiffeRequired | ClientCertificates::SpiffeOptional) => {
             return Err(refused(why));
         }
-        (Peer::Absent | Peer::Unusable(_), _) => None,
+        // It let the connection in, and does not any more.
+        (Peer::Over, clients) if !is_fallback(clients) => {
+            return Err(refused("the client's certificate has expired".to_owned()));
+        }
+        (Peer::Absent | Peer::Unusable(_) | Peer::Over, _) => None,
     };
     Ok((Some((Arc::from(name), Arc::clone(clients))), identity))
 }
 
-fn peer(metadata: &MetadataMap, trust: &TrustDomains, now: SystemTime) -> Result<Peer, Refused> {
+fn peer(
+    metadata: &MetadataMap,
+    shown: Option<&[u8]>,
+    trust: &TrustDomains,
+    now: SystemTime,
+) -> Result<Peer, Refused> {
     let ends: Option<i64> = parsed(metadata, PEER_NOT_AFTER)?;
     match (value(metadata, PEER_URIS)?, value(metadata, PEER_CERTIFICATE)?) {
         (None, None) => Ok(Peer::Absent),
@@ -185,7 +195,7 @@ fn peer(metadata: &MetadataMap, trust: &TrustDomains, now: SystemTime) -> Result
             let ends = ends.ok_or_else(|| misconfigured(format!("`{PEER_NOT_AFTER}` is missing")))?;
             Ok(verified_by_envoy(uris, ends, trust, now))
         }
-        (None, Some(escaped)) => Ok(verified_here(escaped, ends, trust, now)),
+        (None, Some(escaped)) => Ok(verified_here((escaped, shown), ends, trust, now)),
     }
 }
 
@@ -201,35 +211,48 @@ fn verified_by_envoy(uris: &str, ends: i64, trust: &TrustDomains, now: SystemTim
         return Peer::Unusable(format!("there is no trust bundle for `{}`", id.trust_domain()));
     }
     if is_over(ends, now) {
-        return Peer::Unusable("the client's certificate has expired".to_owned());
+        return Peer::Over;
     }
     Peer::Known(id)
 }
 
-fn verified_here(escaped: &str, ends: Option<i64>, trust: &TrustDomains, now: SystemTime) -> Peer {
-    let chain = match unescaped(escaped).map(|pem| certificates(&pem)) {
-        Some(Ok(chain)) => chain,
-        Some(Err(error)) => return Peer::Unusable(error),
-        None => return Peer::Unusable("the certificate is not URL-encoded".to_owned()),
+fn verified_here(
+    (escaped, shown): (&str, Option<&[u8]>),
+    ends: Option<i64>,
+    trust: &TrustDomains,
+    now: SystemTime,
+) -> Peer {
+    let chain = match chain(escaped, shown) {
+        Ok(chain) => chain,
+        Err(error) => return Peer::Unusable(error),
     };
-    let [leaf] = chain.as_slice() else {
-        return Peer::Unusable("there is more than one certificate".to_owned());
-    };
-    let over = [ends, not_after(leaf)].into_iter().flatten().any(|ends| is_over(ends, now));
-    if over {
-        return Peer::Unusable("the client's certificate has expired".to_owned());
+    if ends.is_some_and(|ends| is_over(ends, now)) {
+        return Peer::Over;
     }
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    match trust.client_identity(&chain, UnixTime::since_unix_epoch(since)) {
+    match trust.known_identity(&chain, UnixTime::since_unix_epoch(since)) {
         Ok(id) => Peer::Known(id),
         Err(error) => Peer::Unusable(error.to_string()),
     }
 }
 
-/// How long the certificate that the client has shown is still valid; `None`: it has shown none.
-pub(super) fn identity_lasts(metadata: &MetadataMap, now: SystemTime) -> Option<Duration> {
+/// How long the certificate that let the client in, or says who it is, is still valid; `None`: there is none such.
+pub(super) fn certificate_lasts(
+    metadata: &MetadataMap,
+    connection: &Connection,
+    now: SystemTime,
+) -> Option<Duration> {
+    let (_, clients) = connection.admitted.as_ref()?;
+    if connection.identity.is_none() && is_fallback(clients) {
+        return None;
+    }
     let ends: i64 = parsed(metadata, PEER_NOT_AFTER).ok()??;
     Some(end(ends).saturating_sub(now.duration_since(UNIX_EPOCH).unwrap_or_default()))
+}
+
+/// Whether a certificate that nobody vouches for is as good as none.
+fn is_fallback(clients: &ClientCertificates) -> bool {
+    matches!(clients, ClientCertificates::Frontend { insecure_fallback: true, .. })
 }
 
 fn is_over(ends: i64, now: SystemTime) -> bool {
@@ -239,23 +262,4 @@ fn is_over(ends: i64, now: SystemTime) -> bool {
 /// A certificate that is valid to the end of a second is so for all of it.
 fn end(ends: i64) -> Duration {
     Duration::from_secs(u64::try_from(ends).unwrap_or_default().saturating_add(1))
-}
-
-fn unescaped(text: &str) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = tail;
-        if byte != b'%' {
-            out.push(byte);
-            continue;
-        }
-        let (digits, tail) = rest.split_at_checked(2)?;
-        rest = tail;
-        if !digits.iter().all(u8::is_ascii_hexdigit) {
-            return None;
-        }
-        out.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
-    }
-    Some(out)
 }

@@ -26,7 +26,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::{Response, Status, Streaming, metadata::MetadataMap};
-use xds_translate::{ClientCertificates, ListenerTls};
+use xds_translate::{ClientCertificates, ListenerTls, envoy::processor::PEER_CHAIN};
 
 use super::{
     answer::{Answer, Answers},
@@ -233,7 +233,8 @@ async fn decide(
 ) -> Result<(), Broken> {
     let (mut exchange, head) = Exchange::begin(messages, answers).await?;
     let now = SystemTime::now();
-    let connection = match metadata::connection(metadata, &shared.runtime.load(), now) {
+    let shown = lines::last(exchange.request(), PEER_CHAIN);
+    let connection = match metadata::connection(metadata, shown, &shared.runtime.load(), now) {
         Ok(connection) => connection,
         Err(refused) => {
             tracing::warn!(
@@ -243,7 +244,7 @@ async fn decide(
             return exchange.conclude(plain(refused.status, refused.text).map(ResponseBody::Inner)).await;
         }
     };
-    let parts = match lines::request(exchange.request(), head.version) {
+    let mut parts = match lines::request(exchange.request(), head.version) {
         Ok(parts) => parts,
         Err(error) => {
             tracing::info!(error, "a request cannot be read");
@@ -251,11 +252,14 @@ async fn decide(
             return exchange.conclude(refused.map(ResponseBody::Inner)).await;
         }
     };
+    // What Envoy says there is about the connection, and nothing that a client has sent.
+    parts.headers.remove(PEER_CHAIN);
     let announced = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let exchange = Arc::new(Mutex::new(exchange));
     let body = if head.has_body { HeldBody::new(&exchange, announced) } else { HeldBody::none() };
+    let lasts = metadata::certificate_lasts(metadata, &connection, now);
     let service = ConnectionService { shared, connection: Arc::new(connection) };
-    let envoy = Envoy { exchange: Arc::clone(&exchange), lasts: metadata::identity_lasts(metadata, now) };
+    let envoy = Envoy { exchange: Arc::clone(&exchange), lasts };
     let response = service.serve(Request::from_parts(parts, body), envoy).await;
     exchange.lock().await.conclude(response).await
 }

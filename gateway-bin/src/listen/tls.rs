@@ -93,14 +93,16 @@ async fn handshake(acceptor: &Acceptor, stream: TcpStream, port: u16) -> Result<
         return Err(error.to_string());
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    // Under insecure fallback a certificate that gives no identity is as good as none.
+    let is_fallback = matches!(*clients, ClientCertificates::Frontend { insecure_fallback: true, .. });
     let ends = match chain.first() {
-        None => None,
-        Some(leaf) => {
+        Some(leaf) if identity.is_ok() || !is_fallback => {
             let end = not_after(leaf).ok_or("the client's certificate cannot be read")?;
             // A certificate that is valid to the end of a second is so for all of it.
             let end = Duration::from_secs(u64::try_from(end).unwrap_or_default().saturating_add(1));
             Some(end.saturating_sub(now).min(Duration::from_secs(31_536_000)))
         }
+        _ => None,
     };
     Ok(Handshaken { stream, listener, clients, identity: identity.ok(), ends })
 }

@@ -1,14 +1,19 @@
 //! Which chains give which identities: each trust domain is judged by its own roots only.
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, UnixTime},
     server::{ParsedCertificate, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
+use sha2::{Digest as _, Sha256};
 use spiffe_id::{IdentityError, SpiffeId, TrustBundle, identity_of};
 
-use super::provider;
+use super::{not_after, provider};
 
 /// The trust bundles, by trust domain.
 ///
@@ -17,6 +22,20 @@ use super::provider;
 #[derive(Debug, Default)]
 pub struct TrustDomains {
     domains: BTreeMap<String, Domain>,
+    /// What [`known_identity`](Self::known_identity) has verified. Other bundles begin with nothing.
+    known: Mutex<HashMap<[u8; 32], Known>>,
+}
+
+/// At most so many chains are remembered.
+const KNOWN: usize = 1024;
+
+/// A chain that was verified.
+#[derive(Debug)]
+struct Known {
+    id: SpiffeId,
+    /// When it was, and when the first of its certificates ends: in between verifying it again would say the same.
+    verified: u64,
+    ends: u64,
 }
 
 #[derive(Debug)]
@@ -80,7 +99,7 @@ impl TrustDomains {
                 Ok((name, Domain { clients, roots }))
             })
             .collect::<Result<_, rustls::Error>>()?;
-        Ok(Self { domains })
+        Ok(Self { domains, known: Mutex::default() })
     }
 
     /// Whether there is no bundle at all.
@@ -104,6 +123,38 @@ impl TrustDomains {
     ) -> Result<SpiffeId, Untrusted> {
         let (leaf, intermediates, id, domain) = self.read(chain)?;
         domain.clients.verify_client_cert(leaf, intermediates, now).map_err(Untrusted::Chain)?;
+        Ok(id)
+    }
+
+    /// [`client_identity`](Self::client_identity) of a chain that comes with every request: what was verified once is
+    /// remembered until one of its certificates ends.
+    ///
+    /// # Errors
+    /// Why it gives none.
+    pub fn known_identity(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<SpiffeId, Untrusted> {
+        let mut hash = Sha256::new();
+        for certificate in chain {
+            hash.update(certificate.len().to_le_bytes());
+            hash.update(certificate);
+        }
+        let key = hash.finalize().into();
+        let seconds = now.as_secs();
+        {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(known) =
+                known.get(&key).filter(|known| (known.verified..=known.ends).contains(&seconds))
+            {
+                return Ok(known.id.clone());
+            }
+        }
+        let id = self.client_identity(chain, now)?;
+        let ends = chain.iter().map(|certificate| not_after(certificate).unwrap_or_default()).min();
+        let ends = u64::try_from(ends.unwrap_or_default()).unwrap_or_default();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= KNOWN {
+            known.clear();
+        }
+        known.insert(key, Known { id: id.clone(), verified: seconds, ends });
         Ok(id)
     }
 

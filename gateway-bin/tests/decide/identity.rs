@@ -1,12 +1,13 @@
 //! Who the client is, as far as Envoy says it, and where it came.
 use std::time::SystemTime;
 
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use spiffe_id::SvidRequest;
 use xds_translate::{
     ClientCertificates,
     envoy::processor::{
-        BACKEND, CLIENTS, DESTINATION, GATEWAY, LISTENER, PEER_CERTIFICATE, PEER_NOT_AFTER, PEER_URIS, PORT,
-        SOURCE, clients_digest,
+        BACKEND, CLIENTS, DESTINATION, GATEWAY, LISTENER, PEER_CERTIFICATE, PEER_CHAIN, PEER_NOT_AFTER,
+        PEER_URIS, PORT, SOURCE, clients_digest,
     },
 };
 
@@ -87,6 +88,15 @@ async fn what_envoy_says_of_a_connection() {
     }
 }
 
+fn escaped(pem: &str) -> String {
+    pem.bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => char::from(byte).to_string(),
+            byte => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
 #[tokio::test]
 async fn a_certificate_is_verified_here() {
     let world = World::start(&[]).await;
@@ -94,14 +104,6 @@ async fn a_certificate_is_verified_here() {
     let pem = |ca: &spiffe_id::CaPool, from, to| {
         let id = AGENT.parse().unwrap();
         ca.issue(&SvidRequest::new(&id, from, to)).unwrap().chain_pem()
-    };
-    let escaped = |pem: &str| {
-        pem.bytes()
-            .map(|byte| match byte {
-                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => char::from(byte).to_string(),
-                byte => format!("%{byte:02X}"),
-            })
-            .collect::<String>()
     };
     let good = pem(&world.ca, now - HOUR, now + HOUR);
     let cases = [
@@ -123,6 +125,64 @@ async fn a_certificate_is_verified_here() {
         }
         let over = with(metadata, PEER_NOT_AFTER, Some("1000000000"));
         assert_eq!(arrives(&world, &over).await, 403, "{name}, and Envoy says that it is over");
+    }
+}
+
+#[tokio::test]
+async fn what_a_client_has_shown_leads_to_a_root_and_says_nothing_else() {
+    let ca_params = || {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params
+    };
+    let leaf = |issuer: &Issuer<'_, KeyPair>| {
+        let mut leaf = CertificateParams::default();
+        leaf.subject_alt_names = vec![SanType::URI(AGENT.try_into().unwrap())];
+        leaf.signed_by(&KeyPair::generate().unwrap(), issuer).unwrap().pem()
+    };
+    let (root_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let root_pem = ca_params().self_signed(&root_key).unwrap().pem();
+    let root = Issuer::new(ca_params(), root_key);
+    let intermediate_pem = ca_params().signed_by(&key, &root).unwrap().pem();
+    let by_intermediate = leaf(&Issuer::new(ca_params(), key));
+    let forger_key = KeyPair::generate().unwrap();
+    let forger_pem = ca_params().self_signed(&forger_key).unwrap().pem();
+    let forged = leaf(&Issuer::new(ca_params(), forger_key));
+
+    let roots = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(roots.path(), root_pem).unwrap();
+    let flag = format!("cluster.local={}", roots.path().display());
+    let world = World::start(&["--trust-bundle", &flag]).await;
+    let header = |shown: &[&str]| format!("Hash=00;Chain=\"{}\"", escaped(&shown.concat()));
+    let many = vec![intermediate_pem.as_str(); 9];
+    let cases = [
+        ("signed by a root", leaf(&root), None, 200),
+        ("its chain", by_intermediate.clone(), Some(header(&[&by_intermediate, &intermediate_pem])), 200),
+        ("its chain without itself", by_intermediate.clone(), Some(header(&[&intermediate_pem])), 200),
+        ("no chain", by_intermediate.clone(), None, 403),
+        ("a chain that leads nowhere", by_intermediate.clone(), Some(header(&[&forger_pem])), 403),
+        ("of another", forged.clone(), Some(header(&[&by_intermediate, &intermediate_pem])), 403),
+        ("a root of its own", forged.clone(), Some(header(&[&forged, &forger_pem])), 403),
+        ("a claim", forged, Some(format!("Hash=00;URI={AGENT}")), 403),
+        ("a broken chain", by_intermediate.clone(), Some("Chain=\"%4\"".to_owned()), 403),
+        ("too many", by_intermediate, Some(header(&many)), 403),
+    ];
+    for (name, certificate, shown, expected) in &cases {
+        let metadata = with(tls_metadata(AGENT), PEER_URIS, None);
+        let metadata = with(metadata, PEER_CERTIFICATE, Some(&escaped(certificate)));
+        let forwarded: Vec<_> = shown.iter().map(|shown| (PEER_CHAIN, shown.as_str())).collect();
+        let head = lines("GET", "/svc", &forwarded);
+        // Once more for what is remembered of the first time.
+        for time in ["first", "second"] {
+            let mut call = world.envoy.call(&metadata).await.unwrap();
+            let answer = call.exchange(request(&head, true)).await;
+            let found = if answer.dynamic_metadata.is_some() { 200 } else { refusal(&answer).0 };
+            assert_eq!(found, *expected, "{name}, the {time} time");
+            if found == 200 {
+                let sent = changed(&head, common(&answer).header_mutation.as_ref());
+                assert!(sent.iter().all(|(name, _)| name != PEER_CHAIN), "{name}: it is sent to the server");
+            }
+        }
     }
 }
 

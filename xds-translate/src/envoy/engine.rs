@@ -8,16 +8,17 @@ use super::{
     json::{duration, extension},
     processor::{
         CLIENTS, CLUSTER_HEADER, DECIDED, DESTINATION, GATEWAY, LISTENER, NAMESPACE, PEER_CERTIFICATE,
-        PEER_NOT_AFTER, PEER_URIS, PORT, SESSION, SOURCE, clients_digest,
+        PEER_NOT_AFTER, PORT, SESSION, SOURCE, clients_digest,
     },
 };
-use crate::{ClientCertificates, Listener, ListenerTls, Snapshot};
+use crate::{Listener, Snapshot};
 
 /// For one filter chain: the HTTPS listener that it is of, or all HTTP listeners of a port.
 pub(super) fn http(snapshot: &Snapshot, listeners: &[&Listener], engine: &Engine) -> Http {
     Http {
         filters: vec![processor(snapshot, listeners, engine), router()],
         routes: routes(),
+        client_chain: listeners.iter().any(|listener| listener.tls.is_some()),
         local_replies: None,
     }
 }
@@ -69,21 +70,10 @@ fn initial_metadata(snapshot: &Snapshot, listeners: &[&Listener]) -> Vec<(&'stat
     if let [Listener { name, tls: Some(tls), .. }] = listeners {
         metadata.push((LISTENER, name.clone()));
         metadata.push((CLIENTS, clients_digest(&tls.clients)));
-        metadata.extend(peer(tls));
+        metadata.push((PEER_CERTIFICATE, "%DOWNSTREAM_PEER_CERT%".to_owned()));
+        metadata.push((PEER_NOT_AFTER, "%DOWNSTREAM_PEER_CERT_V_END(%s)%".to_owned()));
     }
     metadata
-}
-
-fn peer(tls: &ListenerTls) -> [(&'static str, String); 2] {
-    let who = match &tls.clients {
-        // Verified by the roots of the trust domain in it, or there is none.
-        ClientCertificates::SpiffeRequired | ClientCertificates::SpiffeOptional => {
-            (PEER_URIS, "%DOWNSTREAM_PEER_URI_SAN%")
-        }
-        // Verified by somebody else's roots, or not at all.
-        ClientCertificates::Frontend { .. } => (PEER_CERTIFICATE, "%DOWNSTREAM_PEER_CERT%"),
-    };
-    [who, (PEER_NOT_AFTER, "%DOWNSTREAM_PEER_CERT_V_END(%s)%")].map(|(key, value)| (key, value.to_owned()))
 }
 
 fn router() -> Value {

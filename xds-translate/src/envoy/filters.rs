@@ -191,5 +191,5 @@ fn closed(listeners: &[&Listener]) -> Http {
     });
     let router =
         extension("envoy.filters.http.router", "envoy.extensions.filters.http.router.v3.Router", json!({}));
-    Http { filters: vec![router], routes, local_replies: None }
+    Http { filters: vec![router], routes, client_chain: false, local_replies: None }
 }

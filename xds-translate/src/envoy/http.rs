@@ -8,6 +8,8 @@ pub(super) struct Http {
     pub(super) filters: Vec<Value>,
     /// A `RouteConfiguration`; its name says whose it is.
     pub(super) routes: Value,
+    /// Whether the filters are to find the client's certificates in `x-forwarded-client-cert`, as Envoy writes it.
+    pub(super) client_chain: bool,
     /// `local_reply_config`, if any.
     pub(super) local_replies: Option<Value>,
 }

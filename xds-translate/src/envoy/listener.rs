@@ -116,7 +116,7 @@ impl Chains {
             // `x-forwarded-for` is judged as received and completed afterwards.
             "use_remote_address": true,
             "skip_xff_append": true,
-            "forward_client_cert_details": "SANITIZE",
+            "forward_client_cert_details": if http.client_chain { "SANITIZE_SET" } else { "SANITIZE" },
             "generate_request_id": false,
             "server_header_transformation": "PASS_THROUGH",
             "scheme_header_transformation": {"match_upstream": true},
@@ -140,6 +140,9 @@ impl Chains {
             "request_headers_timeout": HEADER_TIMEOUT,
             "stream_idle_timeout": duration(idle_timeout(settings)),
         });
+        if http.client_chain {
+            set(&mut manager, "set_current_client_cert_details", json!({"chain": true}));
+        }
         if let Some(replies) = http.local_replies {
             set(&mut manager, "local_reply_config", replies);
         }

@@ -14,8 +14,8 @@
 //!   holds (the limit and 64 KiB) never reaches the processor: Envoy answers 413, or 408 after 30 s where the body was there
 //!   before the answer to the headers. One just over the limit does reach it.
 //! - A repeated Host arrives joined: `:authority` is `a,b`. A `Host` beside an absolute URI is dropped, as HTTP says.
-//! - Envoy removes `x-forwarded-client-cert` and most `x-envoy-*` of the client's, and sets `x-forwarded-proto` and
-//!   `x-envoy-external-address`; it leaves `x-forwarded-for` and the last to the processor, which completes the one and
+//! - Envoy replaces the client's `x-forwarded-client-cert` by its own ([`PEER_CHAIN`]) or removes it, removes most `x-envoy-*`,
+//!   and sets `x-forwarded-proto` and `x-envoy-external-address`; it leaves `x-forwarded-for` and the last to the processor, which completes the one and
 //!   removes the other. Everything else is received and forwarded as it is, but for what the processor changes. A change
 //!   that Envoy cannot make is an error (500).
 //! - [`SESSION`] must be set by the answer that decides. A session that the response opens is sealed by changing the
@@ -46,12 +46,17 @@ pub const LISTENER: &str = "x-agentic-listener";
 /// Initial metadata, of TLS connections only: [`clients_digest`] of the terms on which the client was let in; a
 /// connection that outlives a change of them is refused (421).
 pub const CLIENTS: &str = "x-agentic-clients";
-/// Initial metadata: URI SANs of a client certificate that Envoy's SPIFFE validator verified against the bundle of its
-/// trust domain, comma-joined; exactly one makes an identity. Never sent where something else verified the certificate.
+/// Initial metadata of Envoys that somebody else configures: URI SANs of a client certificate that Envoy's SPIFFE validator
+/// verified against the bundle of its trust domain, comma-joined; exactly one makes an identity. Never sent where something
+/// else verified the certificate, and never by the listeners that are made here: [`PEER_CERTIFICATE`] is.
 pub const PEER_URIS: &str = "x-agentic-peer-uris";
-/// Initial metadata: the client's certificate (URL-encoded PEM) where a frontend CA admitted the connection: the
-/// processor verifies it against the trust bundles itself. Intermediates are not sent: such an identity is none.
+/// Initial metadata: the client's certificate (URL-encoded PEM), of which the handshake has proven that it is the client's and
+/// nothing else: the processor verifies it against the trust bundles itself, whatever Envoy has verified.
 pub const PEER_CERTIFICATE: &str = "x-agentic-peer-certificate";
+/// Request header: the certificates that the client has shown (`Chain="..."`, URL-encoded PEM), of which the processor takes
+/// the intermediates. They only lead to a root: one that somebody made up makes no identity. It goes before policies
+/// see the request.
+pub const PEER_CHAIN: &str = "x-forwarded-client-cert";
 /// Initial metadata: notAfter of the client's certificate, seconds since the epoch; after it there is no identity.
 pub const PEER_NOT_AFTER: &str = "x-agentic-peer-not-after";
 /// Initial metadata: the client's address, `IP:PORT`.
@@ -73,8 +78,8 @@ pub fn cluster_name(backend: &BackendId) -> String {
     }
 }
 
-/// A digest of what a listener asks of its clients (and of the trust bundles' domains, not their roots): hexadecimal,
-/// equal for equal terms in every process.
+/// A digest of what a listener asks of its clients: hexadecimal, equal for equal terms in every process. The trust bundles
+/// are not in it: the processor verifies each identity by those that are in force.
 pub fn clients_digest(clients: &crate::ClientCertificates) -> String {
     use sha2::{Digest as _, Sha256};
     let mut hash = Sha256::new();

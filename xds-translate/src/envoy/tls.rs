@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::{
-    Resource, ResourceKind, Settings,
+    Policy, Resource, ResourceKind, Settings,
     json::{extension, inline, set},
 };
 use crate::{ClientCertificates, Listener, ListenerTls, UpstreamTls};
@@ -42,7 +42,7 @@ pub(super) fn downstream(
     let names: Vec<_> = secrets.iter().map(|secret| by_name(&secret.name)).collect();
     let (required, validation) = match &tls.clients {
         ClientCertificates::SpiffeRequired => (true, spiffe(settings)?),
-        ClientCertificates::SpiffeOptional => (false, spiffe(settings)?),
+        ClientCertificates::SpiffeOptional => (false, asked_for(settings)?),
         ClientCertificates::Frontend { ca_pem, insecure_fallback } => {
             let mut validation = json!({"trusted_ca": inline(ca_pem.iter().map(Vec::as_slice))});
             if *insecure_fallback {
@@ -65,6 +65,15 @@ pub(super) fn downstream(
     });
     let message = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
     Ok((extension("envoy.transport_sockets.tls", message, context), secrets))
+}
+
+/// Where a client may do without a certificate. Envoy's SPIFFE validator wants one of everybody, so that Envoy takes any, and
+/// none, and the processor verifies what was shown. Whose key it is the handshake proves in either case.
+fn asked_for(settings: &Settings) -> Result<Value, String> {
+    match settings.policy {
+        Policy::Engine(_) => Ok(json!({"trust_chain_verification": "ACCEPT_UNTRUSTED"})),
+        Policy::Filters(_) => spiffe(settings),
+    }
 }
 
 /// What verifies SPIFFE IDs, each by the roots of its own trust domain.

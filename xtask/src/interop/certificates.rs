@@ -43,6 +43,13 @@ pub(crate) struct ServerCertificate {
     pub(crate) key_pem: String,
 }
 
+impl Workload {
+    /// The roots of its own trust domain.
+    pub(crate) fn bundle(&self) -> PathBuf {
+        self.identity_dir.join("cluster.local.trust-bundle.pem")
+    }
+}
+
 impl Certificates {
     pub(crate) fn new(folder: &Path) -> anyhow::Result<Self> {
         let now = SystemTime::now();

@@ -15,7 +15,7 @@ use super::{
     certificates::Workload,
     gateway::{GATEWAY, free_addresses, loopback, until_ready},
     http::Target,
-    process::{Process, finish, free_port, shown},
+    process::{Process, accepts, finish, free_port, shown},
 };
 
 /// The versions that are pinned in `xtask/peers/envoy`.
@@ -45,6 +45,8 @@ pub(crate) struct Pair {
     identity: Option<PathBuf>,
     admin: SocketAddr,
     pub(crate) addresses: BTreeMap<u16, SocketAddr>,
+    /// The engine's port and who it must be, where Envoy reaches it over mTLS and not at its socket.
+    port: Option<(SocketAddr, String)>,
 }
 
 impl Pair {
@@ -61,7 +63,15 @@ impl Pair {
             identity: identity.map(|identity| identity.identity_dir.clone()),
             admin: loopback(free_port()?),
             addresses: free_addresses(ports)?,
+            port: None,
         };
+        fs::write(pair.bootstrap(), pair.translated().await?)?;
+        Ok(pair)
+    }
+
+    /// The same with an engine at a port of loopback, over mTLS; it must have this SPIFFE ID.
+    pub(crate) async fn at_a_port(self, id: &str) -> anyhow::Result<Self> {
+        let pair = Self { port: Some((loopback(free_port()?), id.to_owned())), ..self };
         fs::write(pair.bootstrap(), pair.translated().await?)?;
         Ok(pair)
     }
@@ -81,9 +91,11 @@ impl Pair {
             .arg("translate")
             .arg(self.folder.join("manifests"))
             .args(["--gateway", GATEWAY, "--envoy-version", &self.programs.minor])
-            .args(["--admin", &self.admin.to_string()])
-            .arg("--processor")
-            .arg(self.socket());
+            .args(["--admin", &self.admin.to_string()]);
+        match &self.port {
+            None => command.arg("--processor").arg(self.socket()),
+            Some((address, id)) => command.args(["--processor", &address.to_string(), "--processor-id", id]),
+        };
         for (port, address) in &self.addresses {
             command.args(["--listen", &format!("{port}={address}")]);
         }
@@ -98,16 +110,30 @@ impl Pair {
     /// Starts the engine and waits until it answers.
     pub(crate) async fn decide(&self) -> anyhow::Result<Process> {
         self.no_engine()?;
-        let mut command = Command::new(&self.programs.gateway);
-        command.arg("decide").arg("--manifests").arg(self.folder.join("manifests"));
-        command.args(["--gateway", GATEWAY, "--admin-addr", "127.0.0.1:0"]);
-        command.args(["--workers", &self.programs.threads.to_string()]);
-        command.args(["--listen", &format!("unix:{}", self.socket().display())]);
+        let mut command = self.engine(&format!("unix:{}", self.socket().display()));
         if let Some(identity) = &self.identity {
             command.arg("--identity-dir").arg(identity);
         }
         let mut process = Process::start("agentic-gateway decide", &mut command)?;
         process.until_ready(START, async || UnixStream::connect(self.socket()).await.is_ok()).await?;
+        Ok(process)
+    }
+
+    fn engine(&self, listen: &str) -> Command {
+        let mut command = Command::new(&self.programs.gateway);
+        command.arg("decide").arg("--manifests").arg(self.folder.join("manifests"));
+        command.args(["--gateway", GATEWAY, "--admin-addr", "127.0.0.1:0"]);
+        command.args(["--workers", &self.programs.threads.to_string(), "--listen", listen]);
+        command
+    }
+
+    /// Starts an engine at the port ([`Pair::at_a_port`]) with this identity, which serves this client only.
+    pub(crate) async fn decide_at(&self, identity_dir: &Path, client_id: &str) -> anyhow::Result<Process> {
+        let (address, _) = self.port.as_ref().context("the engine has a socket")?;
+        let mut command = self.engine(&address.to_string());
+        command.args(["--client-id", client_id]).arg("--identity-dir").arg(identity_dir);
+        let mut process = Process::start("agentic-gateway decide", &mut command)?;
+        process.until_ready(START, async || accepts(*address).await).await?;
         Ok(process)
     }
 

@@ -46,16 +46,22 @@ pub(crate) struct Manifests(Vec<Value>);
 impl Manifests {
     /// A Gateway with a plain listener.
     pub(crate) fn http() -> Self {
-        Self::gateway(json!({"name": "http", "protocol": "HTTP", "port": HTTP}))
+        Self::gateway(json!({"listeners": [{"name": "http", "protocol": "HTTP", "port": HTTP}]}))
     }
 
     /// A Gateway with an HTTPS listener that has a certificate of its own: client certificates are verified, and optional.
     pub(crate) fn https(certificate: &ServerCertificate) -> Self {
-        let mut manifests = Self::gateway(json!({
+        Self::gateway(json!({"listeners": [{
             "name": "https", "protocol": "HTTPS", "port": HTTPS,
             "tls": {"mode": "Terminate", "certificateRefs": [{"name": "server-certificate"}]},
-        }));
-        manifests.0.push(json!({
+        }]}))
+        .server_certificate(certificate)
+    }
+
+    /// The Secret `server-certificate`.
+    #[must_use]
+    pub(crate) fn server_certificate(self, certificate: &ServerCertificate) -> Self {
+        self.with(json!({
             "apiVersion": "v1",
             "kind": "Secret",
             "type": "kubernetes.io/tls",
@@ -64,11 +70,21 @@ impl Manifests {
                 "tls.crt": STANDARD.encode(&certificate.certificate_pem),
                 "tls.key": STANDARD.encode(&certificate.key_pem),
             },
-        }));
-        manifests
+        }))
     }
 
-    fn gateway(listener: Value) -> Self {
+    /// One more object.
+    #[must_use]
+    pub(crate) fn with(mut self, object: Value) -> Self {
+        self.0.push(object);
+        self
+    }
+
+    /// A Gateway with this spec; its class is filled in.
+    pub(crate) fn gateway(mut spec: Value) -> Self {
+        if let Some(spec) = spec.as_object_mut() {
+            spec.insert("gatewayClassName".to_owned(), json!("interop"));
+        }
         Self(vec![
             json!({
                 "apiVersion": "gateway.networking.k8s.io/v1",
@@ -80,7 +96,7 @@ impl Manifests {
                 "apiVersion": "gateway.networking.k8s.io/v1",
                 "kind": "Gateway",
                 "metadata": {"name": "interop", "namespace": NAMESPACE},
-                "spec": {"gatewayClassName": "interop", "listeners": [listener]},
+                "spec": spec,
             }),
         ])
     }

@@ -19,24 +19,34 @@ use tokio_rustls::TlsConnector;
 pub(crate) struct Target {
     address: SocketAddr,
     tls: Option<Arc<ClientConfig>>,
+    name: String,
 }
 
 impl Target {
     pub(crate) fn plain(address: SocketAddr) -> Self {
-        Self { address, tls: None }
+        Self { address, tls: None, name: LOCALHOST.to_owned() }
     }
 
     /// Over TLS, to a server whose certificate is for `localhost`.
     pub(crate) fn tls(address: SocketAddr, config: Arc<ClientConfig>) -> Self {
-        Self { address, tls: Some(config) }
+        Self { address, tls: Some(config), name: LOCALHOST.to_owned() }
+    }
+
+    /// A server of another name, which the handshake and the requests say.
+    #[must_use]
+    pub(crate) fn named(self, name: &str) -> Self {
+        Self { name: name.to_owned(), ..self }
     }
 }
+
+const LOCALHOST: &str = "localhost";
 
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
     sender: Sender,
     host: String,
+    port: u16,
     task: JoinHandle<()>,
 }
 
@@ -55,11 +65,11 @@ impl Connection {
     async fn connect(target: &Target) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(target.address).await.context("cannot connect")?;
         stream.set_nodelay(true)?;
-        let host = format!("localhost:{}", target.address.port());
+        let host = target.name.clone();
         let (sender, task) = match &target.tls {
             None => handshake(stream).await?,
             Some(config) => {
-                let name = ServerName::try_from("localhost")?;
+                let name = ServerName::try_from(host.clone())?;
                 let stream =
                     TlsConnector::from(Arc::clone(config)).connect(name, stream).await.context("TLS")?;
                 if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
@@ -71,7 +81,14 @@ impl Connection {
                 }
             }
         };
-        Ok(Self { sender, host, task })
+        let mut connection = Self { sender, host: String::new(), port: target.address.port(), task };
+        connection.is_for(&host);
+        Ok(connection)
+    }
+
+    /// Whom further requests on it are for, whatever its handshake named.
+    pub(crate) fn is_for(&mut self, host: &str) {
+        self.host = format!("{host}:{}", self.port);
     }
 
     /// Sends a request; its Host is filled in.

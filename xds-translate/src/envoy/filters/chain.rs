@@ -127,7 +127,12 @@ impl<'a> Chain<'a> {
 
     /// Everything of the connection manager.
     pub(super) fn http(&self) -> Http {
-        Http { filters: self.filters(), routes: self.routes(), local_replies: Some(denials()) }
+        Http {
+            filters: self.filters(),
+            routes: self.routes(),
+            client_chain: false,
+            local_replies: Some(denials()),
+        }
     }
 
     fn filters(&self) -> Vec<Value> {
