@@ -206,7 +206,7 @@ impl ConnectionService {
                 went,
             );
         };
-        if C::IN_PATH && planned.kind == BackendKind::XBackendMcp {
+        if planned.kind == BackendKind::XBackendMcp {
             let backend = Arc::clone(&planned.upstream);
             context.recheck = Some(Arc::new(OpenStream { service: self.clone(), backend }));
         }

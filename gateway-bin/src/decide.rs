@@ -12,14 +12,12 @@ mod lines;
 mod metadata;
 mod serve;
 mod socket;
+mod watch;
 
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinHandle,
-};
+use tokio::{sync::mpsc, task::JoinHandle};
 
 pub(crate) use self::drain::drain;
 use self::serve::Server;
@@ -73,6 +71,7 @@ impl Processor {
             client_ids: args.client_ids.as_slice().into(),
             max_message: args.common.max_body_bytes.saturating_mul(2).saturating_add(serve::SLACK),
             phase: base.phase.subscribe(),
+            watches: watch::Watches::new(base.shared.instance),
             alive,
         };
         tracing::info!(%address, "listening");
@@ -96,7 +95,7 @@ impl Processor {
     }
 
     /// Changes with each configuration that is put in force; the first is 1, and 0 is none yet.
-    pub fn generation(&self) -> watch::Receiver<u64> {
+    pub fn generation(&self) -> tokio::sync::watch::Receiver<u64> {
         self.base.shared.changes.subscribe()
     }
 

@@ -41,9 +41,6 @@ pub(crate) trait Carrier: Send + 'static {
     /// The client's body.
     type Body: Body<Data = Bytes> + Send + Unpin + 'static;
 
-    /// Whether responses go through this process: then it can end an event stream.
-    const IN_PATH: bool;
-
     /// Takes one request (path in its URI, host in its Host header) to the backend. With the response comes the endpoint
     /// that gave it; `None` where the backend is a host name.
     fn carry(
@@ -59,7 +56,8 @@ pub(crate) struct Way<'a> {
     pub(crate) planned: &'a Planned,
     /// When the response must have ended.
     pub(crate) deadline: Option<Instant>,
-    /// Whether anything is done with the response here. If not, the carrier may return an [`Unseen`] one.
+    /// Whether anything is done with the response here. If not, the carrier may return an [`Unseen`] one: an event stream
+    /// that never ends, so that it is known when the real one must, should it be one.
     pub(crate) response_matters: bool,
 }
 
@@ -73,8 +71,6 @@ pub(crate) struct Direct;
 
 impl Carrier for Direct {
     type Body = ClientBody;
-
-    const IN_PATH: bool = true;
 
     async fn carry(
         self,

@@ -56,7 +56,7 @@ fn manager(chain: &Value) -> &Value {
 
 /// What the processor is told of connections of a filter chain.
 fn told(chain: &Value) -> Vec<(&str, &str)> {
-    let metadata = &manager(chain)["http_filters"][0]["typed_config"]["grpc_service"]["initial_metadata"];
+    let metadata = &manager(chain)["http_filters"][1]["typed_config"]["grpc_service"]["initial_metadata"];
     metadata
         .as_array()
         .unwrap()
@@ -298,7 +298,7 @@ fn a_processor_elsewhere_is_verified_by_its_identity() {
     let domains = &tls["validation_context"]["custom_validator_config"]["typed_config"]["trust_domains"];
     assert_eq!(domains[0]["name"], "cluster.local");
     let chain = &named(&translation, ResourceKind::Listener, "port-10001")["filter_chains"][0];
-    assert_eq!(manager(chain)["http_filters"][0]["typed_config"]["message_timeout"], "1.500000000s");
+    assert_eq!(manager(chain)["http_filters"][1]["typed_config"]["message_timeout"], "1.500000000s");
 }
 
 /// The cluster of one backend that a route names, and its endpoints.

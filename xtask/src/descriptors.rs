@@ -24,7 +24,7 @@ const INCLUDES: [&str; 7] = [
 ];
 
 /// What has a definition of every message that a translation holds; what these import comes along.
-const DEFINITIONS: [&str; 21] = [
+const DEFINITIONS: [&str; 24] = [
     // Resources.
     "envoy/config/cluster/v3/cluster.proto",
     "envoy/config/endpoint/v3/endpoint.proto",
@@ -37,6 +37,8 @@ const DEFINITIONS: [&str; 21] = [
     "envoy/extensions/transport_sockets/tls/v3/tls.proto",
     "envoy/extensions/transport_sockets/tls/v3/tls_spiffe_validator_config.proto",
     // HTTP filters, and what stands in them.
+    "envoy/extensions/common/matching/v3/extension_matcher.proto",
+    "envoy/extensions/filters/common/matcher/action/v3/skip_action.proto",
     "envoy/extensions/filters/http/cors/v3/cors.proto",
     "envoy/extensions/filters/http/ext_authz/v3/ext_authz.proto",
     "envoy/extensions/filters/http/ext_proc/v3/ext_proc.proto",
@@ -45,6 +47,7 @@ const DEFINITIONS: [&str; 21] = [
     "envoy/extensions/filters/http/rbac/v3/rbac.proto",
     "envoy/extensions/filters/http/router/v3/router.proto",
     "envoy/extensions/filters/http/set_filter_state/v3/set_filter_state.proto",
+    "envoy/type/matcher/v3/http_inputs.proto",
     // Clusters.
     "envoy/extensions/load_balancing_policies/override_host/v3/override_host.proto",
     "envoy/extensions/load_balancing_policies/round_robin/v3/round_robin.proto",

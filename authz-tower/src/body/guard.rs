@@ -29,6 +29,12 @@ impl<B> GuardedBody<B> {
     pub(crate) fn new(inner: B, context: Context, filter: Option<ListFilter>, watch: Option<Watch>) -> Self {
         Self { inner: Some(inner), context, filter, watch }
     }
+
+    /// Whether its bytes may differ from the inner body's. If not, all that it does is to end earlier: whoever passes the
+    /// bytes on elsewhere has only to poll it, with an inner body that never ends, and to end with it.
+    pub fn is_filtered(&self) -> bool {
+        self.filter.is_some()
+    }
 }
 
 impl<B> fmt::Debug for GuardedBody<B> {

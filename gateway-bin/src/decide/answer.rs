@@ -13,7 +13,8 @@ use envoy_types::pb::{
         },
         service::ext_proc::v3::{
             BodyMutation, BodyResponse, CommonResponse, HeaderMutation, HeadersResponse, ImmediateResponse,
-            ProcessingResponse, body_mutation::Mutation, processing_response::Response as Kind,
+            ProcessingResponse, TrailersResponse, body_mutation::Mutation,
+            processing_response::Response as Kind,
         },
         r#type::v3::HttpStatus,
     },
@@ -23,7 +24,7 @@ use http::{HeaderMap, StatusCode};
 use tokio::{sync::mpsc, task::AbortHandle};
 use tokio_stream::Stream;
 use tonic::Status;
-use xds_translate::envoy::processor::{DECIDED, ENDPOINT, NAMESPACE, SESSION};
+use xds_translate::envoy::processor::{DECIDED, ENDPOINT, NAMESPACE, SESSION, WATCHED};
 
 use super::lines;
 
@@ -134,11 +135,13 @@ pub(super) fn let_through(
 }
 
 /// The metadata of a request that is let through.
-pub(super) fn metadata(endpoint: &str, session: Option<&str>) -> Struct {
+pub(super) fn metadata(endpoint: &str, session: Option<&str>, watched: Option<&str>) -> Struct {
     let text = |text: &str| Value { kind: Some(value::Kind::StringValue(text.to_owned())) };
     let mut fields = HashMap::from([(DECIDED.to_owned(), text("1")), (ENDPOINT.to_owned(), text(endpoint))]);
-    if let Some(session) = session {
-        fields.insert(SESSION.to_owned(), text(session));
+    for (key, value) in [(SESSION, session), (WATCHED, watched)] {
+        if let Some(value) = value {
+            fields.insert(key.to_owned(), text(value));
+        }
     }
     let own = Value { kind: Some(value::Kind::StructValue(Struct { fields })) };
     Struct { fields: HashMap::from([(NAMESPACE.to_owned(), own)]) }
@@ -154,6 +157,11 @@ pub(super) fn response_head(change: HeaderMutation, body: BodySendMode) -> Proce
         mode_override: (body != BodySendMode::None).then(|| mode(rest)),
         ..message(Kind::ResponseHeaders(HeadersResponse { response: Some(common) }))
     }
+}
+
+/// The response's trailers go on as they are.
+pub(super) fn response_trailers() -> ProcessingResponse {
+    message(Kind::ResponseTrailers(TrailersResponse::default()))
 }
 
 /// These bytes take the place of the ones that came.

@@ -12,7 +12,11 @@ use std::{
 use authz_core::BackendKind;
 use authz_tower::RequestBody;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::HOST, request::Parts};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Response,
+    header::{CONTENT_TYPE, HOST},
+    request::Parts,
+};
 use http_body::{Body, Frame, SizeHint};
 use tokio::{sync::Mutex, time::Instant};
 use xds_translate::{Destination, envoy::processor::CLUSTER_HEADER};
@@ -96,9 +100,6 @@ impl Body for HeldBody {
 impl Carrier for Envoy {
     type Body = HeldBody;
 
-    /// Event streams go from backend to client without coming through here.
-    const IN_PATH: bool = false;
-
     async fn carry(
         self,
         request: Request<RequestBody<HeldBody>>,
@@ -116,10 +117,13 @@ impl Carrier for Envoy {
         let left = way.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let left = [left, self.lasts].into_iter().flatten().min();
         let change = change(exchange.request(), parts, upstream.name(), left).map_err(UpstreamError::Lost)?;
-        let metadata = answer::metadata(&endpoint.to_string(), session);
+        // Elsewhere event streams go on whatever becomes of policies.
+        let watched = (way.planned.kind == BackendKind::XBackendMcp).then(|| exchange.is_watched());
+        let metadata = answer::metadata(&endpoint.to_string(), session, watched.as_deref());
         exchange.let_through(change, metadata, way.response_matters).map_err(lost)?;
         if !way.response_matters {
-            let mut response = Response::new(UpstreamBody::Full(None));
+            let mut response = Response::new(exchange.unseen());
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
             response.extensions_mut().insert(Unseen);
             return Ok((response, None));
         }

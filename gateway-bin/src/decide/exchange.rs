@@ -1,5 +1,5 @@
 //! One request's messages, in the order that Envoy keeps to: each is answered before the next comes.
-use std::{fmt, future::poll_fn, net::SocketAddr, pin::Pin, task::Poll};
+use std::{fmt, future::poll_fn, net::SocketAddr, pin::Pin, sync::Arc, task::Poll};
 
 use authz_tower::{ResponseBody, is_event_stream};
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use tonic::Streaming;
 use super::{
     answer::{self, Answer},
     lines::{self, Line},
+    watch::{Awaited, Open, Watches, cut_off},
 };
 use crate::upstream::{RelayedBody, UpstreamBody};
 
@@ -65,6 +66,11 @@ pub(super) struct Exchange {
     /// The response as Envoy has it, and where its body's bytes go if they are wanted.
     response: Vec<Line>,
     chunks: Option<mpsc::UnboundedSender<Bytes>>,
+    /// Bytes of the request's body, if it was read.
+    body_bytes: usize,
+    watches: Arc<Watches>,
+    /// What the event stream will be asked about that may be the response.
+    awaited: Option<Awaited>,
 }
 
 /// The first message.
@@ -79,6 +85,7 @@ impl Exchange {
     pub(super) async fn begin(
         mut messages: Streaming<ProcessingRequest>,
         answers: mpsc::UnboundedSender<Answer>,
+        watches: Arc<Watches>,
     ) -> Result<(Self, Head), Broken> {
         let first = next(&mut messages).await?;
         if first.observability_mode {
@@ -104,6 +111,9 @@ impl Exchange {
             request: lines::lines(headers),
             response: Vec::new(),
             chunks: None,
+            body_bytes: 0,
+            watches,
+            awaited: None,
         };
         Ok((exchange, head))
     }
@@ -132,6 +142,7 @@ impl Exchange {
         match self.next().await?.request {
             Some(Message::RequestBody(body)) => {
                 self.stage = Stage::Body;
+                self.body_bytes = body.body.len();
                 Ok(body.body.into())
             }
             // Envoy answered by itself (the body is too large for it, the client is too slow): nothing goes up, and there
@@ -144,6 +155,22 @@ impl Exchange {
             }
             _ => Err(Broken("the proxy did not send the body that it was asked for")),
         }
+    }
+
+    /// The response may be an event stream that has to end early: what it is to be called when Envoy asks about it.
+    pub(super) fn is_watched(&mut self) -> String {
+        let head = self.request.iter().map(|line| line.name.len().saturating_add(line.value.len()));
+        let bytes = head.fold(self.body_bytes, usize::saturating_add);
+        let (awaited, name) = self.watches.expect(bytes);
+        self.awaited = Some(awaited);
+        name
+    }
+
+    /// The body of a response that is not seen here: it does not end by itself.
+    pub(super) fn unseen(&mut self) -> UpstreamBody {
+        let (body, chunks) = RelayedBody::new(false);
+        self.chunks = Some(chunks);
+        UpstreamBody::Relayed(body)
     }
 
     /// Lets the request through; with `waits` the response's head is to come.
@@ -191,19 +218,23 @@ impl Exchange {
         response: Response<ResponseBody<UpstreamBody>>,
     ) -> Result<(), Broken> {
         match self.stage {
-            Stage::Over => return Ok(()),
+            Stage::Over => {
+                self.hand_over(response.into_body());
+                return Ok(());
+            }
             Stage::Head | Stage::BodyAsked | Stage::Body => {}
             // The pipeline waits no longer: what comes is replaced.
             Stage::Sent => {
                 drop(self.response().await?);
             }
+            Stage::Response if is_filtered(response.body()) => return self.filter(response).await,
             Stage::Response => match response.body() {
-                ResponseBody::Inner(UpstreamBody::Relayed(_)) => {
+                ResponseBody::Inner(UpstreamBody::Relayed(_)) | ResponseBody::Guarded(_) => {
                     let change = self.response_change(&response);
                     self.stage = Stage::Over;
+                    self.hand_over(response.into_body());
                     return self.say(answer::response_head(change, BodySendMode::None), true);
                 }
-                ResponseBody::Guarded(_) => return self.filter(response).await,
                 _ => {}
             },
         }
@@ -211,6 +242,14 @@ impl Exchange {
         let (parts, body) = response.into_parts();
         let body = body.collect().await.map_err(|_error| Broken("the answer cannot be read"))?;
         self.say(answer::instead(parts.status, &parts.headers, body.to_bytes().into()), true)
+    }
+
+    /// What ends when the event stream must is kept for whoever asks about it.
+    fn hand_over(&mut self, body: ResponseBody<UpstreamBody>) {
+        let (Some(awaited), Some(chunks)) = (self.awaited.take(), self.chunks.take()) else { return };
+        if let ResponseBody::Guarded(body) = body {
+            awaited.is(Open::Elsewhere { body, chunks });
+        }
     }
 
     fn response_change<B>(&self, response: &Response<B>) -> HeaderMutation {
@@ -226,16 +265,31 @@ impl Exchange {
         )
     }
 
+    /// Ends a response that has begun.
+    fn cut(&mut self) -> Result<(), Broken> {
+        self.stage = Stage::Over;
+        self.say(cut_off(), true)
+    }
+
     /// Passes the response's body through the filter that the pipeline put around it: an event stream chunk by chunk, as
     /// it comes, anything else as a whole.
     async fn filter(&mut self, response: Response<ResponseBody<UpstreamBody>>) -> Result<(), Broken> {
         let change = self.response_change(&response);
         let is_stream = is_event_stream(response.headers());
         let mode = if is_stream { BodySendMode::Streamed } else { BodySendMode::Buffered };
+        if let (true, Some(awaited)) = (is_stream, self.awaited.take()) {
+            awaited.is(Open::Here);
+        }
         self.say(answer::response_head(change, mode), false)?;
         let mut body = response.into_body();
         loop {
-            let Some(Message::ResponseBody(chunk)) = self.next().await?.request else {
+            let message = tokio::select! {
+                biased;
+                // Nothing came in, so that nothing comes out: a changed policy ends it.
+                _ = body.frame() => return self.cut(),
+                message = next(&mut self.messages) => message?,
+            };
+            let Some(Message::ResponseBody(chunk)) = message.request else {
                 return Err(Broken("the proxy did not send the body of the response"));
             };
             let ends = chunk.end_of_stream || !is_stream;
@@ -254,6 +308,10 @@ impl Exchange {
             }
         }
     }
+}
+
+fn is_filtered<B>(body: &ResponseBody<B>) -> bool {
+    matches!(body, ResponseBody::Guarded(body) if body.is_filtered())
 }
 
 /// All that a body has to give without more coming in.
@@ -278,7 +336,7 @@ async fn ready_bytes(body: &mut ResponseBody<UpstreamBody>) -> Result<Vec<u8>, B
     Ok(bytes)
 }
 
-async fn next(messages: &mut Streaming<ProcessingRequest>) -> Result<ProcessingRequest, Broken> {
+pub(super) async fn next(messages: &mut Streaming<ProcessingRequest>) -> Result<ProcessingRequest, Broken> {
     match messages.message().await {
         Ok(Some(message)) => Ok(message),
         Ok(None) => Err(Broken("the proxy ended the stream")),

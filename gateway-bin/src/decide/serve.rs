@@ -34,6 +34,7 @@ use super::{
     exchange::{Broken, Exchange},
     lines, metadata,
     socket::{self, SocketFile},
+    watch::{self as event_streams, Watches},
 };
 use crate::{
     cli::ProcessorAddress,
@@ -49,6 +50,8 @@ pub(super) const SLACK: usize = 1 << 20;
 const MAX_STREAMS: u32 = 65_536;
 /// A body of the usual largest size needs no window update on its way.
 const WINDOW: u32 = 2 << 20;
+/// How often what nobody asked about is forgotten where no request does it.
+const TIDY: Duration = Duration::from_secs(60);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// A bound socket.
@@ -86,6 +89,7 @@ pub(super) struct Server {
     /// The largest message, in bytes.
     pub(super) max_message: usize,
     pub(super) phase: watch::Receiver<Phase>,
+    pub(super) watches: Arc<Watches>,
     /// Held by every connection: all are gone when its receiver says so.
     pub(super) alive: mpsc::Sender<()>,
 }
@@ -95,10 +99,15 @@ impl Server {
     pub(super) async fn run(self, listener: Listener) {
         let mut phase = self.phase.clone();
         let mut draining = pin!(phase.wait_for(|phase| *phase != Phase::Serving));
+        let mut tidies = tokio::time::interval(TIDY);
         loop {
             let server = self.clone();
             let accepted = tokio::select! {
                 _ = &mut draining => return,
+                _ = tidies.tick() => {
+                    self.watches.tidy();
+                    continue;
+                }
                 accepted = accept(&listener) => accepted,
             };
             match accepted {
@@ -149,8 +158,9 @@ impl Server {
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Self { shared, max_message, mut phase, alive: _alive, .. } = self;
-        let service = ExternalProcessorServer::new(Decider { shared }).max_decoding_message_size(max_message);
+        let Self { shared, max_message, mut phase, watches, alive: _alive, .. } = self;
+        let decider = Decider { shared, watches, phase: phase.clone() };
+        let service = ExternalProcessorServer::new(decider).max_decoding_message_size(max_message);
         let mut http = http2::Builder::new(TokioExecutor::new());
         http.timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
@@ -201,6 +211,8 @@ async fn accept(listener: &Listener) -> std::io::Result<Accepted> {
 #[derive(Debug)]
 struct Decider {
     shared: Arc<Shared>,
+    watches: Arc<Watches>,
+    phase: watch::Receiver<Phase>,
 }
 
 #[tonic::async_trait]
@@ -213,10 +225,16 @@ impl ExternalProcessor for Decider {
     ) -> Result<Response<Answers>, Status> {
         let (metadata, _, messages) = request.into_parts();
         let (sender, answers) = mpsc::unbounded_channel();
-        let shared = Arc::clone(&self.shared);
+        let Self { shared, watches, phase } = self;
+        let (shared, watches, phase) = (Arc::clone(shared), Arc::clone(watches), phase.clone());
         // In a task of its own: whatever becomes of it, the stream of answers says so.
         let work = tokio::spawn(async move {
-            if let Err(broken) = decide(shared, &metadata, messages, sender).await {
+            if let Some(name) = event_streams::asked_about(&metadata) {
+                let attended = event_streams::attend(&shared, &watches, name, messages, sender, phase).await;
+                if let Err(broken) = attended {
+                    tracing::debug!(error = %broken, "an event stream has ended");
+                }
+            } else if let Err(broken) = decide(shared, watches, &metadata, messages, sender).await {
                 tracing::debug!(error = %broken, "a request was not decided");
             }
         });
@@ -227,11 +245,12 @@ impl ExternalProcessor for Decider {
 /// One request, from its first message to the last answer.
 async fn decide(
     shared: Arc<Shared>,
+    watches: Arc<Watches>,
     metadata: &MetadataMap,
     messages: Streaming<ProcessingRequest>,
     answers: mpsc::UnboundedSender<Answer>,
 ) -> Result<(), Broken> {
-    let (mut exchange, head) = Exchange::begin(messages, answers).await?;
+    let (mut exchange, head) = Exchange::begin(messages, answers, watches).await?;
     let now = SystemTime::now();
     let shown = lines::last(exchange.request(), PEER_CHAIN);
     let connection = match metadata::connection(metadata, shown, &shared.runtime.load(), now) {

@@ -16,3 +16,4 @@ mod requests;
 mod responses;
 mod socket;
 mod support;
+mod watch;

@@ -8,7 +8,7 @@ use super::{
     json::{duration, extension},
     processor::{
         CLIENTS, CLUSTER_HEADER, DECIDED, DESTINATION, GATEWAY, LISTENER, NAMESPACE, PEER_CERTIFICATE,
-        PEER_NOT_AFTER, PORT, SESSION, SOURCE, clients_digest,
+        PEER_NOT_AFTER, PORT, SESSION, SOURCE, WATCH, WATCH_PREFIX, WATCHED, clients_digest,
     },
 };
 use crate::{Listener, Snapshot};
@@ -16,7 +16,8 @@ use crate::{Listener, Snapshot};
 /// For one filter chain: the HTTPS listener that it is of, or all HTTP listeners of a port.
 pub(super) fn http(snapshot: &Snapshot, listeners: &[&Listener], engine: &Engine) -> Http {
     Http {
-        filters: vec![processor(snapshot, listeners, engine), router()],
+        // Responses pass them from the last to the first: an event stream is watched when all else was done with its head.
+        filters: vec![watch(), processor(snapshot, listeners, engine), router()],
         routes: routes(),
         client_chain: listeners.iter().any(|listener| listener.tls.is_some()),
         local_replies: None,
@@ -52,6 +53,55 @@ fn processor(snapshot: &Snapshot, listeners: &[&Listener], engine: &Engine) -> V
             "metadata_options": {"receiving_namespaces": {"untyped": [NAMESPACE]}},
             // Which endpoint answered: a session stays there.
             "response_attributes": ["upstream.address"],
+        }),
+    )
+}
+
+/// How long the head of an event stream waits for a processor that says nothing.
+const WATCH_TIMEOUT: &str = "1s";
+
+/// Has the processor end event streams that a changed policy would deny: a stream of its own for each, and for nothing
+/// else, open for as long as the event stream is. The processor's end is not theirs.
+fn watch() -> Value {
+    let of =
+        json!({"key": WATCH, "value": format!("{WATCH_PREFIX}%DYNAMIC_METADATA({NAMESPACE}:{WATCHED})%")});
+    let asks = extension(
+        "envoy.filters.http.ext_proc",
+        "envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor",
+        json!({
+            "grpc_service": {"envoy_grpc": {"cluster_name": PROCESSOR}, "initial_metadata": [of]},
+            "failure_mode_allow": true,
+            "message_timeout": WATCH_TIMEOUT,
+            "processing_mode": {
+                "request_header_mode": "SKIP",
+                "request_body_mode": "NONE",
+                "request_trailer_mode": "SKIP",
+                "response_header_mode": "SEND",
+                "response_body_mode": "NONE",
+                // There are none; but what may still have to be sent keeps the stream open.
+                "response_trailer_mode": "SEND",
+            },
+        }),
+    );
+    let content_type = extension(
+        "content-type",
+        "envoy.type.matcher.v3.HttpResponseHeaderMatchInput",
+        json!({"header_name": "content-type"}),
+    );
+    let is_events = json!({
+        "input": content_type,
+        "value_match": {"contains": "text/event-stream", "ignore_case": true},
+    });
+    let skip = extension("skip", "envoy.extensions.filters.common.matcher.action.v3.SkipFilter", json!({}));
+    extension(
+        "watch",
+        "envoy.extensions.common.matching.v3.ExtensionWithMatcher",
+        json!({
+            "extension_config": asks,
+            "xds_matcher": {"matcher_list": {"matchers": [{
+                "predicate": {"not_matcher": {"single_predicate": is_events}},
+                "on_match": {"action": skip},
+            }]}},
         }),
     )
 }

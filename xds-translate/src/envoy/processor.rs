@@ -20,6 +20,11 @@
 //!   that Envoy cannot make is an error (500).
 //! - [`SESSION`] must be set by the answer that decides. A session that the response opens is sealed by changing the
 //!   response's header.
+//!
+//! A second filter has the processor asked about event streams, and about nothing else: it opens a stream of its own, with
+//! [`WATCH`] in its initial metadata, when the head of a response says `text/event-stream`, sends that head, and keeps its
+//! stream open for as long as the response lasts. An answer that is an immediate response ends the event stream, at
+//! whatever time it comes. This filter fails open: without the processor event streams begin and go on.
 use std::fmt::Write as _;
 
 use crate::BackendId;
@@ -34,6 +39,8 @@ pub const ENDPOINT: &str = "endpoint";
 /// Key: the sealed session id of an open session; the route overwrites an `Mcp-Session-Id` in the response with it (only
 /// where there is one).
 pub const SESSION: &str = "session";
+/// Key: names a request that was let through to the processor itself, should an event stream answer it.
+pub const WATCHED: &str = "watched";
 /// Request header: the cluster that a decided request goes to; always overwritten by the processor, removed by the route.
 pub const CLUSTER_HEADER: &str = "x-agentic-cluster";
 
@@ -66,6 +73,11 @@ pub const DESTINATION: &str = "x-agentic-destination";
 /// Initial metadata for people who route in an Envoy of their own (optional): the backend that Envoy's route leads to, as
 /// [`cluster_name`] writes it. A request that the processor would send elsewhere is refused.
 pub const BACKEND: &str = "x-agentic-backend";
+
+/// Initial metadata, of streams about event streams only: [`WATCH_PREFIX`], then what [`WATCHED`] says of the request.
+pub const WATCH: &str = "x-agentic-watch";
+/// What the value of [`WATCH`] begins with, so that there is a value where nothing follows.
+pub const WATCH_PREFIX: &str = "of/";
 
 /// Value of initial metadata whose formatter had nothing to say; counts as absent, as an empty one does.
 pub const ABSENT: &str = "-";

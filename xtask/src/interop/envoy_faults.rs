@@ -1,6 +1,10 @@
 //! Envoy's engine absent, killed under load, silent, hostile; Envoy killed. What needs a decision is denied as long as
-//! there is none, and never arrives upstream; answers that run go on; what is back is used at once.
-use std::time::{Duration, Instant};
+//! there is none, and never arrives upstream; answers that run go on; what is back is used at once. Event streams end when a
+//! changed policy would deny them.
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
@@ -26,6 +30,8 @@ use super::{
 const AGENT: &str = "agent";
 const ALLOWED: &str = "get-sum";
 const FORBIDDEN: &str = "get-env";
+/// Its answer is an event stream where the call says how long it is to be.
+const STREAMING: &str = "stream";
 /// Bytes of a body that are let through, by default.
 const LIMIT: usize = 1 << 20;
 const FAR_OVER: usize = 10 << 20;
@@ -34,6 +40,8 @@ const SMALL: usize = 300;
 const SERVED: Duration = Duration::from_secs(1);
 /// Envoy waits 10 s for an answer.
 const CALL: Duration = Duration::from_secs(25);
+/// Within this, a policy in a file is in force.
+const CHANGED: Duration = Duration::from_secs(15);
 const STEP: Duration = Duration::from_secs(60);
 const UP: Duration = Duration::from_millis(700);
 const DOWN: Duration = Duration::from_millis(1500);
@@ -52,6 +60,9 @@ pub(super) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
 /// A pair, what is behind it, and two ways of asking it.
 struct World {
     pair: Pair,
+    /// Without policies, and where they are.
+    manifests: Manifests,
+    folder: PathBuf,
     /// Whoever starts it again when it is gone is this test.
     envoy: Option<Process>,
     upstream: Upstream,
@@ -67,17 +78,17 @@ impl World {
         let certificates = Certificates::new(&folder.join("certificates"))?;
         let identity = certificates.workload(NAMESPACE, "gateway")?;
         let agent = certificates.workload(NAMESPACE, AGENT)?;
-        Manifests::https(&certificates.server()?)
-            .mcp_server("upstream", upstream.address.port())
-            .policy("upstream", &[(AGENT, inline_tools(&[ALLOWED, "stream"]))])
-            .write(&folder.join("manifests"))?;
+        let manifests =
+            Manifests::https(&certificates.server()?).mcp_server("upstream", upstream.address.port());
+        let at = folder.join("manifests");
+        allow(&manifests, &at, &[ALLOWED, STREAMING])?;
         let pair = Pair::new(run.envoy(minor).await?, &folder, Some(&identity), &[HTTPS]).await?;
         let envoy = Some(pair.envoy().await?);
         let target = |alpn: &str| -> anyhow::Result<Target> {
             Ok(Target::tls(pair.address(HTTPS)?, certificates.client(Some(&agent), &[alpn])?))
         };
         let (http1, http2) = (target("http/1.1")?, target("h2")?);
-        Ok(Self { pair, envoy, upstream, http1, http2 })
+        Ok(Self { pair, manifests, folder: at, envoy, upstream, http1, http2 })
     }
 
     async fn suite(mut self, report: &mut Report) -> anyhow::Result<()> {
@@ -94,6 +105,7 @@ impl World {
         };
         report.note(&format!("the first call after {} ms", took.as_millis()));
         report.step("bodies at, one over and far over the limit", STEP, self.sizes()).await;
+        report.step("event streams end when a changed policy would deny them", STEP, self.watched()).await;
         let killed = report.step("killed under load", STEP, self.killed(engine)).await;
         let Some((engine, figures)) = killed else { return Ok(()) };
         report.note(&figures);
@@ -187,6 +199,37 @@ impl World {
         Ok(())
     }
 
+    /// Changes policies while answers run.
+    async fn watched(&self) -> anyhow::Result<()> {
+        let mut running = [Running::begin(&self.http1).await?, Running::begin(&self.http2).await?];
+        allow(&self.manifests, &self.folder, &[ALLOWED, STREAMING, FORBIDDEN])?;
+        self.until(FORBIDDEN, true).await?;
+        for running in &mut running {
+            running.still_runs().await.context("after a change that allows more")?;
+        }
+        allow(&self.manifests, &self.folder, &[ALLOWED])?;
+        for running in running {
+            running.breaks_off(&self.upstream).await.context("after a change that denies it")?;
+        }
+        allow(&self.manifests, &self.folder, &[ALLOWED, STREAMING])?;
+        self.until(STREAMING, true).await?;
+        // And one that the policy before would have ended.
+        Running::begin(&self.http1).await?.end(&self.upstream).await
+    }
+
+    /// Waits until calls of a tool are served, or are not.
+    async fn until(&self, tool: &str, served: bool) -> anyhow::Result<()> {
+        let began = Instant::now();
+        loop {
+            let outcome = Ask::tool(tool, SMALL).outcome(&self.http1).await;
+            if (outcome == Outcome::Served) == served {
+                return Ok(());
+            }
+            ensure!(began.elapsed() <= CHANGED, "`{tool}` after a change: {outcome:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Kills the engine while calls are made and an answer runs, and starts it again.
     async fn killed(&self, engine: Process) -> anyhow::Result<(Process, String)> {
         let (stop, stopped) = watch::channel(false);
@@ -276,6 +319,11 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// The agent may call these tools.
+fn allow(manifests: &Manifests, folder: &Path, tools: &[&str]) -> anyhow::Result<()> {
+    manifests.clone().policy("upstream", &[(AGENT, inline_tools(tools))]).write(folder)
 }
 
 /// A request.
@@ -406,13 +454,30 @@ struct Running {
 impl Running {
     async fn begin(target: &Target) -> anyhow::Result<Self> {
         let mut session = Session::open(target).await?;
-        let params = json!({"name": "stream", "arguments": {"bytes": STREAM}});
+        let params = json!({"name": STREAMING, "arguments": {"bytes": STREAM}});
         let (_, response) = session.send("tools/call", &params).await?;
         ensure!(response.status() == 200, "{}", response.status());
         let mut body = response.into_body();
         let frame = body.frame().await.context("no first event")??;
         ensure!(frame.is_data(), "no first event");
         Ok(Self { body, _session: session })
+    }
+
+    /// Takes what has come; more is to come.
+    async fn still_runs(&mut self) -> anyhow::Result<()> {
+        while let Ok(frame) = tokio::time::timeout(UP, self.body.frame()).await {
+            frame.context("it ended")?.context("it broke off")?;
+        }
+        Ok(())
+    }
+
+    /// It ends without its second half, which nobody lets go.
+    async fn breaks_off(self, upstream: &Upstream) -> anyhow::Result<()> {
+        let rest = tokio::time::timeout(CHANGED, self.body.collect()).await.context("it goes on")?;
+        ensure!(rest.is_err(), "it ended as if it were complete");
+        // What the server waits with is not for the next one.
+        upstream.go_on();
+        Ok(())
     }
 
     async fn end(self, upstream: &Upstream) -> anyhow::Result<()> {

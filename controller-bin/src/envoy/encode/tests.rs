@@ -140,7 +140,7 @@ fn others_read_the_bytes() {
         panic!("no filter");
     };
     let manager = HttpConnectionManager::decode(manager.value.as_slice()).unwrap();
-    let Some(HttpConfigType::TypedConfig(processor)) = manager.http_filters[0].config_type.clone() else {
+    let Some(HttpConfigType::TypedConfig(processor)) = manager.http_filters[1].config_type.clone() else {
         panic!("no filter");
     };
     let processor = ExternalProcessor::decode(processor.value.as_slice()).unwrap();
