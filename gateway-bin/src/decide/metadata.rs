@@ -20,7 +20,12 @@ use xds_translate::{
 };
 
 use super::chain::chain;
-use crate::{connection::Connection, listen::address_value, runtime::Runtime, tls::TrustDomains};
+use crate::{
+    connection::Connection,
+    listen::address_value,
+    runtime::Runtime,
+    tls::{TrustDomains, not_after},
+};
 
 /// Why a request is refused before it is looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +74,8 @@ fn parsed<T: std::str::FromStr>(metadata: &MetadataMap, key: &'static str) -> Re
     text.parse().map(Some).map_err(|_error| misconfigured(format!("`{key}` cannot be read: `{text}`")))
 }
 
-/// The connection that a request came on; `shown`: the certificates that its client has shown, as Envoy forwards them
+/// The connection that a request came on, and how long the certificate that let its client in, or says who it is, is still
+/// valid (`None`: there is none such). `shown`: the certificates that its client has shown, as Envoy forwards them
 /// ([`xds_translate::envoy::processor::PEER_CHAIN`]).
 ///
 /// # Errors
@@ -79,7 +85,7 @@ pub(super) fn connection(
     shown: Option<&[u8]>,
     runtime: &Runtime,
     now: SystemTime,
-) -> Result<Connection, Refused> {
+) -> Result<(Connection, Option<Duration>), Refused> {
     let required = |key: &'static str| move || misconfigured(format!("`{key}` is missing"));
     let port: u16 = parsed(metadata, PORT)?.ok_or_else(required(PORT))?;
     let source: SocketAddr = parsed(metadata, SOURCE)?.ok_or_else(required(SOURCE))?;
@@ -94,7 +100,7 @@ pub(super) fn connection(
     };
     let listener = value(metadata, LISTENER)?;
     let peer = [PEER_URIS, PEER_CERTIFICATE, PEER_NOT_AFTER, CLIENTS];
-    let (admitted, identity) = match listener {
+    let Client { admitted, identity, ends } = match listener {
         Some(name) => tls(metadata, shown, runtime, (port, name), now)?,
         None => {
             for key in peer {
@@ -112,10 +118,11 @@ pub(super) fn connection(
                     "port {port} has HTTPS listeners, and `{LISTENER}` is missing"
                 )));
             }
-            (None, None)
+            Client::default()
         }
     };
-    Ok(Connection {
+    let lasts = ends.map(|ends| end(ends).saturating_sub(now.duration_since(UNIX_EPOCH).unwrap_or_default()));
+    let connection = Connection {
         gateway,
         port,
         peer: source,
@@ -127,10 +134,19 @@ pub(super) fn connection(
         backend,
         used: AtomicBool::new(false),
         closing: AtomicBool::new(false),
-    })
+    };
+    Ok((connection, lasts))
 }
 
-type Admitted = (Option<(Arc<str>, Arc<ClientCertificates>)>, Option<SpiffeId>);
+/// Who is at the other end of a connection.
+#[derive(Debug, Default)]
+struct Client {
+    /// For TLS: by which listener, and on which terms, it was let in.
+    admitted: Option<(Arc<str>, Arc<ClientCertificates>)>,
+    identity: Option<SpiffeId>,
+    /// notAfter of the certificate that counts, in seconds since the epoch.
+    ends: Option<i64>,
+}
 
 /// On which terms a TLS connection was let in, and who is at its end.
 fn tls(
@@ -139,8 +155,8 @@ fn tls(
     runtime: &Runtime,
     (port, name): (u16, &str),
     now: SystemTime,
-) -> Result<Admitted, Refused> {
-    let peer = peer(metadata, shown, &runtime.material.trust, now)?;
+) -> Result<Client, Refused> {
+    let (peer, ends) = peer(metadata, shown, &runtime.material.trust, now)?;
     let digest = value(metadata, CLIENTS)?;
     let terms = runtime
         .on_port(port)
@@ -149,7 +165,8 @@ fn tls(
         .filter(|tls| digest == Some(tls.digest.as_str()));
     let Some(terms) = terms else {
         // Other terms than anybody's: the connection is told to connect anew.
-        return Ok((Some((Arc::from(name), Arc::new(ClientCertificates::SpiffeRequired))), None));
+        let admitted = Some((Arc::from(name), Arc::new(ClientCertificates::SpiffeRequired)));
+        return Ok(Client { admitted, identity: None, ends });
     };
     let clients = &terms.clients;
     let is_frontend = matches!(**clients, ClientCertificates::Frontend { .. });
@@ -176,24 +193,27 @@ fn tls(
         }
         (Peer::Absent | Peer::Unusable(_) | Peer::Over, _) => None,
     };
-    Ok((Some((Arc::from(name), Arc::clone(clients))), identity))
+    let counts = identity.is_some() || !is_fallback(clients);
+    let admitted = Some((Arc::from(name), Arc::clone(clients)));
+    Ok(Client { admitted, identity, ends: ends.filter(|_| counts) })
 }
 
+/// What the client's certificate says, and its notAfter.
 fn peer(
     metadata: &MetadataMap,
     shown: Option<&[u8]>,
     trust: &TrustDomains,
     now: SystemTime,
-) -> Result<Peer, Refused> {
+) -> Result<(Peer, Option<i64>), Refused> {
     let ends: Option<i64> = parsed(metadata, PEER_NOT_AFTER)?;
     match (value(metadata, PEER_URIS)?, value(metadata, PEER_CERTIFICATE)?) {
-        (None, None) => Ok(Peer::Absent),
+        (None, None) => Ok((Peer::Absent, ends)),
         (Some(_), Some(_)) => {
             Err(misconfigured(format!("`{PEER_URIS}` and `{PEER_CERTIFICATE}` are both given")))
         }
         (Some(uris), None) => {
             let ends = ends.ok_or_else(|| misconfigured(format!("`{PEER_NOT_AFTER}` is missing")))?;
-            Ok(verified_by_envoy(uris, ends, trust, now))
+            Ok((verified_by_envoy(uris, ends, trust, now), Some(ends)))
         }
         (None, Some(escaped)) => Ok(verified_here((escaped, shown), ends, trust, now)),
     }
@@ -216,38 +236,27 @@ fn verified_by_envoy(uris: &str, ends: i64, trust: &TrustDomains, now: SystemTim
     Peer::Known(id)
 }
 
+/// The certificate's own notAfter counts, and the one that is said of it, whichever comes first.
 fn verified_here(
     (escaped, shown): (&str, Option<&[u8]>),
-    ends: Option<i64>,
+    said: Option<i64>,
     trust: &TrustDomains,
     now: SystemTime,
-) -> Peer {
+) -> (Peer, Option<i64>) {
     let chain = match chain(escaped, shown) {
         Ok(chain) => chain,
-        Err(error) => return Peer::Unusable(error),
+        Err(error) => return (Peer::Unusable(error), said),
     };
+    let ends = said.into_iter().chain(chain.first().and_then(|leaf| not_after(leaf))).min();
     if ends.is_some_and(|ends| is_over(ends, now)) {
-        return Peer::Over;
+        return (Peer::Over, ends);
     }
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    match trust.known_identity(&chain, UnixTime::since_unix_epoch(since)) {
+    let peer = match trust.known_identity(&chain, UnixTime::since_unix_epoch(since)) {
         Ok(id) => Peer::Known(id),
         Err(error) => Peer::Unusable(error.to_string()),
-    }
-}
-
-/// How long the certificate that let the client in, or says who it is, is still valid; `None`: there is none such.
-pub(super) fn certificate_lasts(
-    metadata: &MetadataMap,
-    connection: &Connection,
-    now: SystemTime,
-) -> Option<Duration> {
-    let (_, clients) = connection.admitted.as_ref()?;
-    if connection.identity.is_none() && is_fallback(clients) {
-        return None;
-    }
-    let ends: i64 = parsed(metadata, PEER_NOT_AFTER).ok()??;
-    Some(end(ends).saturating_sub(now.duration_since(UNIX_EPOCH).unwrap_or_default()))
+    };
+    (peer, ends)
 }
 
 /// Whether a certificate that nobody vouches for is as good as none.

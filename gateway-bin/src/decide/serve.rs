@@ -251,10 +251,10 @@ async fn decide(
     answers: mpsc::UnboundedSender<Answer>,
 ) -> Result<(), Broken> {
     let (mut exchange, head) = Exchange::begin(messages, answers, watches).await?;
-    let now = SystemTime::now();
     let shown = lines::last(exchange.request(), PEER_CHAIN);
-    let connection = match metadata::connection(metadata, shown, &shared.runtime.load(), now) {
-        Ok(connection) => connection,
+    let known = metadata::connection(metadata, shown, &shared.runtime.load(), SystemTime::now());
+    let (connection, lasts) = match known {
+        Ok(known) => known,
         Err(refused) => {
             tracing::warn!(
                 error = refused.detail,
@@ -276,7 +276,6 @@ async fn decide(
     let announced = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let exchange = Arc::new(Mutex::new(exchange));
     let body = if head.has_body { HeldBody::new(&exchange, announced) } else { HeldBody::none() };
-    let lasts = metadata::certificate_lasts(metadata, &connection, now);
     let service = ConnectionService { shared, connection: Arc::new(connection) };
     let envoy = Envoy { exchange: Arc::clone(&exchange), lasts };
     let response = service.serve(Request::from_parts(parts, body), envoy).await;

@@ -97,14 +97,15 @@ fn escaped(pem: &str) -> String {
         .collect()
 }
 
+fn pem(ca: &spiffe_id::CaPool, from: SystemTime, to: SystemTime) -> String {
+    let id = AGENT.parse().unwrap();
+    ca.issue(&SvidRequest::new(&id, from, to)).unwrap().chain_pem()
+}
+
 #[tokio::test]
 async fn a_certificate_is_verified_here() {
     let world = World::start(&[]).await;
     let now = SystemTime::now();
-    let pem = |ca: &spiffe_id::CaPool, from, to| {
-        let id = AGENT.parse().unwrap();
-        ca.issue(&SvidRequest::new(&id, from, to)).unwrap().chain_pem()
-    };
     let good = pem(&world.ca, now - HOUR, now + HOUR);
     let cases = [
         ("good", escaped(&good), 200),
@@ -189,9 +190,22 @@ async fn what_a_client_has_shown_leads_to_a_root_and_says_nothing_else() {
 #[tokio::test]
 async fn no_response_outlives_the_identity() {
     let world = World::start(&[]).await;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-    for (end, expected) in [(now + 60, Some(50_000..=61_000)), (now + 400 * 24 * 3600, None)] {
-        let metadata = with(tls_metadata(AGENT), PEER_NOT_AFTER, Some(&end.to_string()));
+    let clock = SystemTime::now();
+    let now = clock.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let (minute, year) = ((now + 60).to_string(), (now + 400 * 24 * 3600).to_string());
+    let certificate = escaped(&pem(&world.ca, clock - HOUR, clock + HOUR));
+    let by_uri = || tls_metadata(AGENT);
+    let by_certificate = || with(with(by_uri(), PEER_URIS, None), PEER_CERTIFICATE, Some(&certificate));
+    let (in_a_minute, in_an_hour) = (Some(50_000..=61_000), Some(3_590_000..=3_601_000));
+    let cases = [
+        (with(by_uri(), PEER_NOT_AFTER, Some(&minute)), in_a_minute.clone()),
+        (with(by_uri(), PEER_NOT_AFTER, Some(&year)), None),
+        // The end that is in the certificate counts too.
+        (with(by_certificate(), PEER_NOT_AFTER, None), in_an_hour.clone()),
+        (with(by_certificate(), PEER_NOT_AFTER, Some(&year)), in_an_hour),
+        (with(by_certificate(), PEER_NOT_AFTER, Some(&minute)), in_a_minute),
+    ];
+    for (metadata, expected) in cases {
         let mut call = world.envoy.call(&metadata).await.unwrap();
         let head = lines("GET", "/svc", &[]);
         let answer = call.exchange(request(&head, true)).await;
@@ -202,6 +216,6 @@ async fn no_response_outlives_the_identity() {
             Some(range) => left.is_some_and(|left| range.contains(&left)),
             None => left.is_none(),
         };
-        assert!(fits, "{left:?} is not {expected:?}");
+        assert!(fits, "{left:?} is not {expected:?}: {metadata:?}");
     }
 }
