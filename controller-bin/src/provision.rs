@@ -15,7 +15,7 @@ use xds_translate::envoy::Version;
 pub(crate) use self::parameters::is_image;
 pub use self::{
     apply::{apply, remove},
-    envoy::{decide_socket, own_certificate},
+    envoy::{ALONE, ALONE_CONNECTION, decide_socket, own_certificate},
     finalizers::release,
     objects::objects,
 };
@@ -37,8 +37,15 @@ const LABEL_VALUE: usize = 63;
 pub enum DataPlane {
     /// Our own gateway.
     Native,
-    /// Envoy, with our engine beside it.
+    /// Envoy, with our engine beside it or alone.
     Envoy(Envoy),
+}
+
+impl DataPlane {
+    /// Whether it is Envoy with nothing beside it.
+    pub fn is_alone(&self) -> bool {
+        matches!(self, Self::Envoy(Envoy { policy: EnvoyPolicy::Filters, .. }))
+    }
 }
 
 /// Envoy as a data plane.
@@ -64,6 +71,8 @@ pub struct EnvoyImage {
 pub enum EnvoyPolicy {
     /// `agentic-gateway decide` in the same Pod.
     Engine,
+    /// Envoy's own filters: a subset of policies, and nothing beside Envoy.
+    Filters,
 }
 
 /// How the proxies of one Gateway run: everything that the applied objects depend on.

@@ -186,7 +186,7 @@ async fn serve(args: &RunArgs) -> anyhow::Result<()> {
     let (abandoned, to_remove) = watch::channel(BTreeSet::new());
     let (failures, provisioning) = watch::channel(BTreeMap::new());
     let (writes, to_write) = watch::channel(Arc::default());
-    let (envoys, connected) = watch::channel(BTreeSet::new());
+    let (envoys, connected) = watch::channel(BTreeMap::new());
 
     let mut tasks = Supervised::default();
     tasks.spawn("health", health::serve(admin_listener, Arc::clone(&health), Arc::clone(&metrics)));
@@ -227,7 +227,11 @@ async fn serve(args: &RunArgs) -> anyhow::Result<()> {
     let reconciler = Reconciler {
         index: index::Index::new(index::Settings { options: options(args) }),
         cache: cache.clone(),
-        envoys: envoy::Envoys::new(args.envoy_image.version, &args.trust_domain),
+        envoys: envoy::Envoys::new(
+            args.envoy_image.version,
+            options(args).default_action,
+            &args.trust_domain,
+        ),
         admitted: admitted.clone(),
         health: Arc::clone(&health),
         metrics,

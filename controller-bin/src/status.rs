@@ -1,6 +1,7 @@
 //! Statuses: what is to be written, computed synchronously; written by the leader alone.
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,6 +15,7 @@ mod conditions;
 mod entries;
 mod features;
 mod gateway;
+mod refused;
 mod writer;
 
 pub use self::writer::write_all;
@@ -28,6 +30,15 @@ pub struct Proxies {
     pub refused: Vec<(String, String)>,
 }
 
+/// What the proxies of a Gateway that Envoy serves are to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnvoyVersion {
+    /// The version of all that Envoy is to have, as [`Proxies::acknowledged`] has it.
+    pub all: String,
+    /// Whether an engine is beside it, which is to have the objects.
+    pub with_engine: bool,
+}
+
 /// What the status of Gateways depends on besides objects.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
@@ -35,11 +46,12 @@ pub struct Observed {
     pub proxies: BTreeMap<NamespacedName, Proxies>,
     /// What provisioning could not do, by Gateway.
     pub provisioning: BTreeMap<NamespacedName, String>,
-    /// By Gateway that Envoy serves: the version of all that its proxies are to have, as
-    /// [`Proxies::acknowledged`] has it. Of other Gateways it is the version of the objects.
-    pub envoy: BTreeMap<NamespacedName, String>,
+    /// By Gateway that Envoy serves: what its proxies are to have. Of other Gateways it is the version of the objects.
+    pub envoy: BTreeMap<NamespacedName, EnvoyVersion>,
     /// By Gateway: listeners that its data plane cannot serve as they are meant, and why.
     pub unserved: BTreeMap<NamespacedName, BTreeMap<String, String>>,
+    /// By Gateway: statuses of policies that its data plane cannot be told, and of itself where it can be told nothing.
+    pub refused: BTreeMap<NamespacedName, Arc<[ObjectStatus]>>,
     /// By Gateway: for how long its current version has been current and not acknowledged by any proxy that is connected. A
     /// Gateway that is not named here has no [`GRACE`].
     pub current_for: BTreeMap<NamespacedName, Duration>,
@@ -68,7 +80,8 @@ const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 /// keep their `lastTransitionTime`; `observedGeneration` is always set; entries of other controllers are kept as they are,
 /// ours without a cause are removed. `now` in RFC 3339, seconds.
 pub fn writes(index: &Index, outcome: &Outcome, observed: &Observed, now: &str) -> Vec<Write> {
-    let by_object = Statuses::new(&outcome.statuses);
+    let statuses = refused::with_refused(&outcome.statuses, &observed.refused);
+    let by_object = Statuses::new(&statuses);
     let mut writes = Vec::new();
     let mut compare = |object: &ObjectRef, desired: &dyn Fn(&Value) -> Map<String, Value>| {
         writes.extend(index.object(object).and_then(|given| write(object, given, desired(given))));

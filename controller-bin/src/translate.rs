@@ -26,8 +26,6 @@ use xds_translate::{
 /// Key and chain of a proxy in its identity folder.
 const CREDENTIAL: &str = "credential-bundle.pem";
 const BUNDLE_SUFFIX: &str = ".trust-bundle.pem";
-/// The first version whose filters can hold the subset.
-const FILTERS_SINCE: u8 = 39;
 
 /// `translate`
 #[derive(Debug, Clone, Args)]
@@ -81,6 +79,10 @@ pub(crate) struct TranslateArgs {
     /// With --policy filters: connect to this address instead of asking DNS (`decide` has this flag too)
     #[arg(long, value_name = "HOST:PORT:ADDR", value_delimiter = ',', env = "AGENTIC_CONTROLLER_RESOLVE")]
     resolve: Vec<ResolveTo>,
+    /// With --policy filters: origins that are allowed besides the Host's own, `scheme://host[:port]` (`decide` has this
+    /// flag too)
+    #[arg(long, value_delimiter = ',', value_name = "ORIGIN", env = "AGENTIC_CONTROLLER_ALLOWED_ORIGINS")]
+    allowed_origins: Vec<String>,
     /// The file with the system's roots where Envoy runs
     #[arg(
         long,
@@ -187,15 +189,24 @@ fn settings(args: &TranslateArgs) -> anyhow::Result<Settings> {
                 args.resolve.is_empty(),
                 "host names are resolved by `agentic-gateway decide`; give `--resolve` to it"
             );
+            ensure!(
+                args.allowed_origins.is_empty(),
+                "origins are looked at by `agentic-gateway decide`; give `--allowed-origins` to it"
+            );
             Policy::Engine(Engine { processor: processor(args)?, message_timeout: args.message_timeout })
         }
         Who::Filters => {
             ensure!(
-                args.envoy_version.minor() >= FILTERS_SINCE,
-                "`--policy filters` needs Envoy 1.{FILTERS_SINCE} or later, not {}; use `--policy engine`",
+                args.envoy_version.minor() >= Filters::FIRST_MINOR,
+                "`--policy filters` needs Envoy 1.{} or later, not {}; use `--policy engine`",
+                Filters::FIRST_MINOR,
                 args.envoy_version
             );
-            Policy::Filters(Filters { default_action: args.default_action })
+            Policy::Filters(Filters {
+                default_action: args.default_action,
+                allowed_origins: args.allowed_origins.clone(),
+                max_connection: None,
+            })
         }
     };
     let own = match &args.identity_dir {

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use agentic_controller::{
     identity::SIGNER,
     provision::{
-        DataPlane, Envoy, EnvoyImage, EnvoyPolicy, Proxy, Settings, gateway_label, objects, proxy_name,
+        ALONE, ALONE_CONNECTION, DataPlane, Envoy, EnvoyImage, EnvoyPolicy, Proxy, Settings, gateway_label,
+        objects, proxy_name,
     },
 };
 use policy_model::NamespacedName;
@@ -324,4 +325,42 @@ fn the_controllers_image_of_envoy_and_the_classs_log_level() {
     assert_eq!(envoy["image"], "docker.io/envoyproxy/envoy:distroless-v1.40.0");
     let args: Vec<&str> = envoy["args"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
     assert!(args.windows(2).any(|pair| pair == ["--log-level", "debug"]), "{args:?}");
+}
+
+fn alone() -> Proxy {
+    Proxy { data_plane: DataPlane::Envoy(Envoy { image: None, policy: EnvoyPolicy::Filters }), ..proxy() }
+}
+
+#[test]
+fn envoy_alone() {
+    let golden: Value = serde_yaml_ng::from_str(include_str!("golden/alone.yaml")).unwrap();
+    let made = objects(&alone(), &settings());
+    let spec = &of_kind(&made, "Deployment")["spec"]["template"]["spec"];
+    for part in ["containers", "volumes"] {
+        assert_eq!(spec[part], golden[part], "\n{}", serde_yaml_ng::to_string(&spec[part]).unwrap());
+    }
+    // Longer than any connection: nobody has it end its requests.
+    let seconds = |value: &Value| value.as_u64().unwrap();
+    let pause = seconds(&spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]);
+    assert!(pause > ALONE_CONNECTION.as_secs(), "{pause}");
+    assert!(seconds(&spec["terminationGracePeriodSeconds"]) > pause);
+    // The selector, the account and the Service stay: the data plane is changed in place.
+    let native = objects(&proxy(), &settings());
+    assert_eq!(
+        of_kind(&made, "Deployment")["spec"]["selector"],
+        of_kind(&native, "Deployment")["spec"]["selector"]
+    );
+    assert_eq!(spec["serviceAccountName"], "envoy-proxy-33f1e84483e3");
+    for kind in ["ServiceAccount", "PodDisruptionBudget", "Service"] {
+        assert_eq!(of_kind(&made, kind)["spec"], of_kind(&native, kind)["spec"]);
+    }
+    assert_eq!(file(&alone(), "envoy.json")["node"]["cluster"], ALONE);
+    assert_ne!(file(&with_envoy(), "envoy.json")["node"]["cluster"], ALONE);
+    // It hears of settings by discovery: none of them is a rollout.
+    let map = of_kind(&made, "ConfigMap")["data"].as_object().unwrap();
+    assert_eq!(map.keys().collect::<Vec<_>>(), ["certificate.json", "envoy.json", "roots.json"]);
+    let other = Proxy { flags: vec!["--max-body-bytes=1024".to_owned()], ..alone() };
+    let template =
+        |proxy: &Proxy| of_kind(&objects(proxy, &settings()), "Deployment")["spec"]["template"].clone();
+    assert_eq!(template(&alone()), template(&other));
 }

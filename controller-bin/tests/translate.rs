@@ -146,6 +146,7 @@ fn what_cannot_be_is_refused() {
         (&["--processor", "decide.sock"], 1, "absolute path"),
         (&["--processor-id", "spiffe://a/b"], 1, "over mTLS"),
         (&["--resolve", "a:1:127.0.0.1"], 1, "give `--resolve` to it"),
+        (&["--allowed-origins", "https://a.example"], 1, "give `--allowed-origins` to it"),
         (&["--trust-bundle", "a=missing.pem"], 1, "missing.pem"),
         (&["--trust-bundle", "a=manifests/routes.yaml"], 1, "routes.yaml"),
         (&["--extra-ca", "manifests/routes.yaml"], 1, "holds no PEM certificate"),

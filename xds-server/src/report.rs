@@ -12,6 +12,8 @@ use tokio::sync::watch;
 
 /// Bytes kept of a client's message.
 const MAX_MESSAGE: usize = 1024;
+/// Bytes kept of what it calls its cluster.
+const MAX_CLUSTER: usize = 256;
 
 /// What one connected client last acknowledged and refused. A client with several streams has a report for each.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub struct Report {
     pub group: Arc<str>,
     /// Its address as the server sees it.
     pub address: IpAddr,
+    /// What it calls the cluster that it belongs to (`node.cluster`): its own word, by which nobody is admitted to anything.
+    pub cluster: Arc<str>,
     /// URLs of the types that it is subscribed to something of.
     pub asked: BTreeSet<Arc<str>>,
     /// By type URL: [`ResourceSet::version_of`](crate::ResourceSet::version_of) of the last set that it acknowledged as
@@ -128,6 +132,18 @@ pub(crate) struct Registration {
 }
 
 impl Registration {
+    /// Says what the client calls its cluster.
+    pub(crate) fn name(&self, cluster: &str) {
+        let cluster = cluster.get(..cluster.floor_char_boundary(MAX_CLUSTER)).unwrap_or_default();
+        let mut streams = self.registry.streams();
+        let Some(report) = streams.get_mut(&self.id).filter(|report| *report.cluster != *cluster) else {
+            return;
+        };
+        report.cluster = cluster.into();
+        drop(streams);
+        self.registry.wake();
+    }
+
     /// Says what the client asks for, has acknowledged and refused by now.
     pub(crate) fn update(
         &self,
@@ -177,6 +193,7 @@ mod tests {
             asked: BTreeSet::new(),
             group: "g".into(),
             address: [192, 0, 2, 1].into(),
+            cluster: "".into(),
             acknowledged: BTreeMap::new(),
             refused: BTreeMap::new(),
         };
@@ -190,6 +207,12 @@ mod tests {
         registration.update(asked.clone(), acknowledged.clone(), BTreeMap::new());
         assert!(changed.has_changed().unwrap());
         assert_eq!(registry.reports(), [Report { asked, acknowledged, ..report }]);
+        changed.mark_unchanged();
+        registration.name("");
+        assert!(!changed.has_changed().unwrap(), "it is called so already");
+        registration.name("c");
+        assert!(changed.has_changed().unwrap());
+        assert_eq!(*registry.reports()[0].cluster, *"c");
         changed.mark_unchanged();
         drop(registration);
         assert!(changed.has_changed().unwrap());

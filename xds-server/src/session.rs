@@ -41,6 +41,9 @@ pub(crate) trait Protocol: Send + 'static {
     type Request: Send + 'static;
     type Response: Send + 'static;
 
+    /// What the client calls its cluster, where a request says so: not each has to.
+    fn cluster(request: &Self::Request) -> Option<&str>;
+
     /// Takes in a request.
     fn take(
         session: &mut Session,

@@ -80,10 +80,7 @@ fn the_seed() {
 
 #[test]
 fn a_bootstrap_discovers_nothing() {
-    for policy in [
-        Policy::Engine(Engine::default()),
-        Policy::Filters(Filters { default_action: authz_core::DefaultAction::Allow }),
-    ] {
+    for policy in [Policy::Engine(Engine::default()), Policy::Filters(Filters::default())] {
         let translation = translate(&snapshot(), &Settings { policy, ..settings() });
         let text = bootstrap(&translation, "/run/admin.sock").to_string();
         for word in ["\"ads\"", "sds_config", "rds", "eds_cluster_config", "\"EDS\""] {
@@ -399,7 +396,7 @@ fn who_resolves_host_names() {
         found["original_dst_lb_config"],
         json!({"metadata_key": {"key": "agentic", "path": [{"key": "endpoint"}]}})
     );
-    let policy = Policy::Filters(Filters { default_action: authz_core::DefaultAction::Allow });
+    let policy = Policy::Filters(Filters::default());
     let filters = Settings { policy, ..settings() };
     let dns = cluster(to(), None, false, &filters);
     assert_eq!(named(&dns, ResourceKind::Cluster, LOCAL)["type"], "LOGICAL_DNS");
@@ -522,7 +519,7 @@ proptest! {
         filters in any::<bool>(),
     ) {
         let policy = if filters {
-            Policy::Filters(Filters { default_action: authz_core::DefaultAction::Deny })
+            Policy::Filters(Filters { default_action: authz_core::DefaultAction::Deny, ..Filters::default() })
         } else {
             Policy::Engine(Engine::default())
         };

@@ -73,7 +73,7 @@ fn rule(action: &str, rule: &str) -> String {
 
 fn settings(default_action: DefaultAction) -> Settings {
     Settings {
-        policy: Policy::Filters(Filters { default_action }),
+        policy: Policy::Filters(Filters { default_action, ..Filters::default() }),
         own: Some(xds_translate::envoy::OwnCertificate {
             chain: "/id.pem".to_owned(),
             key: "/id.pem".to_owned(),
@@ -293,6 +293,40 @@ fn what_is_outside_is_refused_and_closed() {
         r"authorization: {type: Inline, paths: [{type: RegularExpression, value: '/\pL'}]}",
         "cannot be given to Envoy",
     );
+}
+
+#[test]
+fn origins_that_are_allowed_besides_the_hosts_own() {
+    let mut settings = settings(DefaultAction::Allow);
+    let filters = Filters { allowed_origins: vec!["https://App.example".to_owned()], ..Filters::default() };
+    settings.policy = Policy::Filters(filters);
+    let translation = translated(WORLD, &settings);
+    let admitted = |path: &str| {
+        let cluster = cluster(routes(&translation, "routes/tls"), path);
+        let [(_, admitted)] = rules(cluster, "agentic.admission", "rules").try_into().unwrap();
+        admitted
+    };
+    let found = admitted("path /b");
+    assert!(found.contains(r"origin~(?i)https://App\.example(?::443)?"), "{found}");
+    // A Service is not asked for origins.
+    assert_eq!(admitted("path_separated_prefix /s"), "true");
+}
+
+/// Clients of an Envoy that nobody drains go by themselves.
+#[test]
+fn a_connection_has_its_longest_time() {
+    let manager = |max_connection| {
+        let policy = Policy::Filters(Filters { max_connection, ..Filters::default() });
+        let translation = translated(WORLD, &Settings { policy, ..settings(DefaultAction::Allow) });
+        let listener = |resource: &&xds_translate::envoy::Resource| resource.kind == ResourceKind::Listener;
+        let listener = &translation.resources.iter().find(listener).unwrap().json;
+        listener["filter_chains"][0]["filters"][0]["typed_config"].clone()
+    };
+    let limited = manager(Some(std::time::Duration::from_secs(60)));
+    assert_eq!(limited["common_http_protocol_options"]["max_connection_duration"], "60s");
+    assert_eq!(limited["http1_safe_max_connection_duration"], true);
+    let open = manager(None);
+    assert!(open["common_http_protocol_options"].get("max_connection_duration").is_none());
 }
 
 #[test]

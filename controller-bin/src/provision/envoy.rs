@@ -1,13 +1,13 @@
-//! Envoy beside our engine: what it begins with, and how both run in a Pod.
+//! Envoy, with our engine beside it or alone: what it begins with, and how it runs in a Pod.
 //!
 //! Everything else Envoy gets by discovery, as the identity that the Pod has, from a server with the controller's SPIFFE ID.
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json};
 use xds_translate::envoy::OwnCertificate;
 
 use super::{
-    Envoy, Proxy, Settings,
+    Envoy, EnvoyPolicy, Proxy, Settings,
     objects::{
         DRAIN_SECONDS, IDENTITY_DIR, LINGER_SECONDS, Ports, container, gateway_arguments, mounts, probe,
         secured,
@@ -27,6 +27,13 @@ const SOCKET: &str = "/run/agentic-decide/decide.sock";
 const CREDENTIALS: &str = "/run/gateway-identity-mtls/credential-bundle.pem";
 /// Open client connections, all listeners together: as our own gateway has it.
 const MAX_CONNECTIONS: u32 = 10_000;
+/// What an Envoy that is alone calls its cluster: it has nobody to ask, whatever the class says meanwhile.
+pub const ALONE: &str = "envoy-alone";
+/// How long clients of an Envoy that is alone keep a connection. Nobody tells it that its Pod goes; but within this time
+/// after its address is taken from the Service, all have gone.
+pub const ALONE_CONNECTION: Duration = Duration::from_secs(60);
+/// How long what runs on a connection may take after that, in seconds.
+const LAST_REQUESTS: u32 = 10;
 /// How long Envoy may wait for its first configuration before it is started anew, in seconds.
 const STARTUP: u32 = 300;
 
@@ -54,9 +61,28 @@ pub(super) fn files(proxy: &Proxy, settings: &Settings, ports: &Ports) -> BTreeM
     ])
 }
 
-/// Both containers.
+/// How long an Envoy may go on after its deletion was asked for, in seconds. It ends at once when it is told to.
+pub(super) fn end_seconds(envoy: &Envoy) -> u32 {
+    match envoy.policy {
+        // The engine, which is told after the time to linger, has it end its requests, and then has it end.
+        EnvoyPolicy::Engine => LINGER_SECONDS + DRAIN_SECONDS + 1,
+        EnvoyPolicy::Filters => {
+            let connection = u32::try_from(ALONE_CONNECTION.as_secs()).unwrap_or(u32::MAX);
+            LINGER_SECONDS.saturating_add(connection).saturating_add(LAST_REQUESTS)
+        }
+    }
+}
+
+/// The containers: Envoy first.
 pub(super) fn containers(envoy: &Envoy, proxy: &Proxy, settings: &Settings, ports: &Ports) -> Vec<Value> {
     let image = envoy.image.as_ref().unwrap_or(&settings.envoy_image);
+    let mut own_mounts = vec![
+        json!({"name": "identity", "mountPath": IDENTITY_DIR, "readOnly": true}),
+        json!({"name": "envoy", "mountPath": CONFIG_DIR, "readOnly": true}),
+    ];
+    if envoy.policy == EnvoyPolicy::Engine {
+        own_mounts.push(json!({"name": "decide", "mountPath": SOCKET_DIR, "readOnly": true}));
+    }
     let own = json!({
         "name": "envoy",
         "image": image.image,
@@ -73,19 +99,16 @@ pub(super) fn containers(envoy: &Envoy, proxy: &Proxy, settings: &Settings, port
         "startupProbe": probe("ready", "/ready", 1, STARTUP),
         "readinessProbe": probe("ready", "/ready", 2, 3),
         "livenessProbe": probe("ready", "/live", 10, 3),
-        // Envoy ends at once when it is told to. The engine, which is told after the time to linger, has it end its
-        // requests, and then has it end.
-        "lifecycle": {"preStop": {"sleep": {"seconds": LINGER_SECONDS + DRAIN_SECONDS + 1}}},
+        "lifecycle": {"preStop": {"sleep": {"seconds": end_seconds(envoy)}}},
         "resources": {
             "requests": {"cpu": "100m", "memory": "128Mi"},
             "limits": {"memory": "1Gi"},
         },
-        "volumeMounts": [
-            {"name": "identity", "mountPath": IDENTITY_DIR, "readOnly": true},
-            {"name": "envoy", "mountPath": CONFIG_DIR, "readOnly": true},
-            {"name": "decide", "mountPath": SOCKET_DIR, "readOnly": true},
-        ],
+        "volumeMounts": own_mounts,
     });
+    if envoy.policy == EnvoyPolicy::Filters {
+        return vec![secured(own)];
+    }
     let mut args = vec!["decide".to_owned(), format!("--listen=unix:{SOCKET}")];
     args.extend(gateway_arguments(proxy, settings, ports));
     args.push(format!("--envoy-admin=127.0.0.1:{}", ports.envoy_admin));
@@ -95,13 +118,15 @@ pub(super) fn containers(envoy: &Envoy, proxy: &Proxy, settings: &Settings, port
     vec![secured(own), decide]
 }
 
-/// The volumes that both need besides those of our own gateway.
-pub(super) fn volumes(proxy: &Proxy) -> [Value; 2] {
+/// The volumes that they need besides those of our own gateway.
+pub(super) fn volumes(envoy: &Envoy, proxy: &Proxy) -> Vec<Value> {
     let items = [BOOTSTRAP, CERTIFICATE, ROOTS].map(|name| json!({"key": name, "path": name}));
-    [
-        json!({"name": "envoy", "configMap": {"name": proxy_name(&proxy.gateway), "items": items}}),
-        json!({"name": "decide", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}),
-    ]
+    let mut volumes =
+        vec![json!({"name": "envoy", "configMap": {"name": proxy_name(&proxy.gateway), "items": items}})];
+    if envoy.policy == EnvoyPolicy::Engine {
+        volumes.push(json!({"name": "decide", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}));
+    }
+    volumes
 }
 
 /// Envoy's name of the level that the class's parameters set for all.
@@ -111,9 +136,13 @@ fn log_level(proxy: &Proxy) -> &str {
 
 fn bootstrap(proxy: &Proxy, settings: &Settings, ports: &Ports) -> Value {
     let ads = json!({"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"});
+    let cluster = match &proxy.data_plane {
+        data_plane if data_plane.is_alone() => ALONE.to_owned(),
+        _ => proxy_name(&proxy.gateway),
+    };
     json!({
-        // Who it is says its certificate; this is for people.
-        "node": {"id": proxy.gateway.to_string(), "cluster": proxy_name(&proxy.gateway)},
+        // Who it is says its certificate; this is for people, and says that there is no engine beside it.
+        "node": {"id": proxy.gateway.to_string(), "cluster": cluster},
         "admin": {
             "address": address("127.0.0.1", ports.envoy_admin),
             "ignore_global_conn_limit": true,

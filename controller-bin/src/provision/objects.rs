@@ -153,22 +153,26 @@ fn deployment(proxy: &Proxy, settings: &Settings, ports: &Ports, data: &BTreeMap
         }
         DataPlane::Envoy(own) => envoy::containers(own, proxy, settings, ports),
     };
-    let mut volumes = vec![
-        json!({"name": "identity", "projected": {"sources": [
-            {"podCertificate": {
-                "signerName": settings.signer,
-                "keyType": "ECDSAP256",
-                "credentialBundlePath": "credential-bundle.pem",
-            }},
-            {"clusterTrustBundle": {
-                "name": BUNDLE,
-                "path": format!("{}.trust-bundle.pem", settings.trust_domain),
-            }},
-        ]}}),
-        json!({"name": "state", "emptyDir": {"sizeLimit": "256Mi"}}),
-    ];
-    if matches!(proxy.data_plane, DataPlane::Envoy(_)) {
-        volumes.extend(envoy::volumes(proxy));
+    let end = match &proxy.data_plane {
+        DataPlane::Envoy(own) if proxy.data_plane.is_alone() => envoy::end_seconds(own),
+        DataPlane::Envoy(_) | DataPlane::Native => DRAIN_SECONDS + LINGER_SECONDS,
+    };
+    let mut volumes = vec![json!({"name": "identity", "projected": {"sources": [
+        {"podCertificate": {
+            "signerName": settings.signer,
+            "keyType": "ECDSAP256",
+            "credentialBundlePath": "credential-bundle.pem",
+        }},
+        {"clusterTrustBundle": {
+            "name": BUNDLE,
+            "path": format!("{}.trust-bundle.pem", settings.trust_domain),
+        }},
+    ]}})];
+    if !proxy.data_plane.is_alone() {
+        volumes.push(json!({"name": "state", "emptyDir": {"sizeLimit": "256Mi"}}));
+    }
+    if let DataPlane::Envoy(own) = &proxy.data_plane {
+        volumes.extend(envoy::volumes(own, proxy));
     }
     json!({
         "replicas": proxy.replicas,
@@ -182,7 +186,7 @@ fn deployment(proxy: &Proxy, settings: &Settings, ports: &Ports, data: &BTreeMap
                 // The proxy never speaks to the API server.
                 "automountServiceAccountToken": false,
                 "enableServiceLinks": false,
-                "terminationGracePeriodSeconds": DRAIN_SECONDS + LINGER_SECONDS + 10,
+                "terminationGracePeriodSeconds": end + 10,
                 "securityContext": {
                     "runAsNonRoot": true,
                     "runAsUser": USER,
@@ -290,7 +294,8 @@ pub(super) fn secured(mut container: Value) -> Value {
 
 /// What the ConfigMap holds.
 fn data(proxy: &Proxy, settings: &Settings, ports: &Ports) -> BTreeMap<String, String> {
-    let mut data = variables(proxy);
+    // Envoy alone hears of all settings by discovery: a change of one is no rollout.
+    let mut data = if proxy.data_plane.is_alone() { BTreeMap::new() } else { variables(proxy) };
     if matches!(proxy.data_plane, DataPlane::Envoy(_)) {
         data.extend(envoy::files(proxy, settings, ports));
     }

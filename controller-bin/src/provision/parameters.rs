@@ -1,6 +1,8 @@
 //! Parameters of a GatewayClass.
 use std::{collections::BTreeMap, net::IpAddr};
 
+use xds_translate::envoy::Filters;
+
 use super::{DataPlane, Envoy, EnvoyImage, EnvoyPolicy, Parameters};
 
 /// The keys that are known, as messages list them.
@@ -18,6 +20,8 @@ const KNOWN: [&str; 12] = [
     "replicas",
     "resolve",
 ];
+/// The flag of `filterLists`.
+const FILTER_LISTS: &str = "--filter-lists";
 /// Most replicas.
 const REPLICAS: u32 = 100;
 /// Largest body that may be asked for, in bytes: every request in flight may need as much memory.
@@ -30,7 +34,7 @@ impl Parameters {
     /// (`true` or `false`), `maxBodyBytes` (1024 to 67108864), `authorizerTimeout` (as `500ms` or `2s`, at most `60s`),
     /// `allowedOrigins` (`scheme://host[:port]`, separated by commas), `resolve` (`HOST:PORT:IP` or `HOST:PORT:IP:PORT`,
     /// separated by commas), `logLevel` (`error`, `warn`, `info`, `debug` or `trace`), `envoyImage`, `envoyVersion` (for an
-    /// image whose tag does not tell), `envoyPolicy` (`engine`). What is Envoy's is read with either data plane, so that
+    /// image whose tag does not tell), `envoyPolicy` (`engine` or `filters`). What is Envoy's is read with either data plane, so that
     /// `dataPlane` alone changes it.
     ///
     /// # Errors
@@ -45,6 +49,14 @@ impl Parameters {
         }
         match envoy(data) {
             Ok(envoy) if data.get("dataPlane").is_some_and(|plane| plane == "envoy") => {
+                if envoy.policy == EnvoyPolicy::Filters
+                    && parameters.flags.iter().any(|flag| flag == FILTER_LISTS)
+                {
+                    errors.push(
+                        "`filterLists: true` is nothing that Envoy alone can do; leave it out, or write `envoyPolicy: engine`"
+                            .to_owned(),
+                    );
+                }
                 parameters.data_plane = Some(DataPlane::Envoy(envoy));
             }
             Ok(_) => {}
@@ -78,7 +90,7 @@ impl Parameters {
                 );
             }
             "filterLists" => match value {
-                "true" => self.flags.push("--filter-lists".to_owned()),
+                "true" => self.flags.push(FILTER_LISTS.to_owned()),
                 "false" => {}
                 _ => return Err(wanted("`true` or `false`")),
             },
@@ -138,19 +150,28 @@ fn envoy(data: &BTreeMap<String, String>) -> Result<Envoy, String> {
         errors.push(error);
         None
     });
-    match text("envoyPolicy") {
-        None | Some("engine") => {}
-        Some("filters") => errors.push(
-            "`envoyPolicy: filters` comes with a later version; write `engine`, or leave it out".to_owned(),
-        ),
+    let policy = match text("envoyPolicy") {
+        None | Some("engine") => EnvoyPolicy::Engine,
+        Some("filters") => {
+            let older = image.as_ref().filter(|image| image.version.minor() < Filters::FIRST_MINOR);
+            errors.extend(older.map(|image| {
+                format!(
+                    "`envoyPolicy: filters` needs Envoy 1.{} or later, not {}; use a later `envoyImage`, or write `engine`",
+                    Filters::FIRST_MINOR,
+                    image.version
+                )
+            }));
+            EnvoyPolicy::Filters
+        }
         Some(other) => {
             errors.push(format!(
-                "`envoyPolicy: {}` is not `engine`; write that, or leave it out",
+                "`envoyPolicy: {}` is not `engine` or `filters`; write one of these, or leave it out",
                 shown(other)
             ));
+            EnvoyPolicy::Engine
         }
-    }
-    if errors.is_empty() { Ok(Envoy { image, policy: EnvoyPolicy::Engine }) } else { Err(errors.join("; ")) }
+    };
+    if errors.is_empty() { Ok(Envoy { image, policy }) } else { Err(errors.join("; ")) }
 }
 
 impl EnvoyImage {
@@ -317,8 +338,8 @@ mod tests {
         refused("dataPlane", "Native", "`dataPlane: Native` is not a data plane; write `native` or `envoy`");
         refused(
             "envoyPolicy",
-            "filters",
-            "`envoyPolicy: filters` comes with a later version; write `engine`, or leave it out",
+            "lua",
+            "`envoyPolicy: lua` is not `engine` or `filters`; write one of these, or leave it out",
         );
         refused(
             "envoyVersion",
@@ -351,6 +372,33 @@ mod tests {
         // It waits for its day.
         assert_eq!(plane(&[("envoyImage", image)]), None);
         assert_eq!(plane(&[("dataPlane", "native"), ("envoyImage", image)]), Some(DataPlane::Native));
+    }
+
+    #[test]
+    fn envoy_alone() {
+        let alone = |more: &[(&str, &str)]| {
+            let data = [&[("dataPlane", "envoy"), ("envoyPolicy", "filters")], more].concat();
+            read(&data).map(|parameters| match parameters.data_plane {
+                Some(DataPlane::Envoy(envoy)) => {
+                    (envoy.policy, envoy.image.map(|image| image.version.minor()))
+                }
+                other => panic!("{other:?}"),
+            })
+        };
+        assert_eq!(alone(&[]), Ok((EnvoyPolicy::Filters, None)));
+        assert_eq!(alone(&[("envoyImage", "envoy:v1.39.2")]), Ok((EnvoyPolicy::Filters, Some(39))));
+        assert_eq!(
+            alone(&[("envoyImage", "envoy:v1.38.3")]).unwrap_err(),
+            "`envoyPolicy: filters` needs Envoy 1.39 or later, not 1.38; use a later `envoyImage`, or write `engine`"
+        );
+        assert!(alone(&[("envoyImage", "envoy:team-7"), ("envoyVersion", "1.36.1")]).is_err());
+        assert_eq!(
+            alone(&[("filterLists", "true")]).unwrap_err(),
+            "`filterLists: true` is nothing that Envoy alone can do; leave it out, or write `envoyPolicy: engine`"
+        );
+        // It is our own gateway that filters lists meanwhile.
+        let native = [("dataPlane", "native"), ("envoyPolicy", "filters"), ("filterLists", "true")];
+        assert_eq!(read(&native).unwrap().data_plane, Some(DataPlane::Native));
     }
 
     #[track_caller]

@@ -5,20 +5,22 @@ use std::{
     time::Duration,
 };
 
+use authz_core::DefaultAction;
+use command_line::ResolveTo;
 use policy_model::NamespacedName;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use spiffe_id::TrustDomain;
 use xds_server::{Report, Resource};
 use xds_translate::{
-    Snapshot,
-    envoy::{Engine, Policy, Processor, ResourceKind, Settings, Version, translate},
+    ObjectStatus, Snapshot,
+    envoy::{Engine, Filters, Policy, Processor, Resolve, ResourceKind, Settings, Version, translate},
     native,
 };
 
 use crate::{
     envoy::encode,
-    provision::{self, DataPlane, Proxy},
+    provision::{self, DataPlane, EnvoyPolicy, Proxy},
 };
 
 /// What an Envoy asks for whatever its configuration.
@@ -38,10 +40,25 @@ pub(super) struct Plan {
     pub(super) settings: Arc<Settings>,
 }
 
+impl Plan {
+    /// Whether the engine decides, and is to have the objects.
+    pub(super) fn has_engine(&self) -> bool {
+        matches!(self.settings.policy, Policy::Engine(_))
+    }
+}
+
+/// The Envoys of a Gateway that are connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Connected {
+    /// Whether there is one that has no engine beside it.
+    pub(super) alone: bool,
+}
+
 /// What is remembered of the Gateways that Envoy serves.
 #[derive(Debug)]
 pub(super) struct Envoys {
     default: Version,
+    default_action: DefaultAction,
     trust_domain: TrustDomain,
     gateways: BTreeMap<NamespacedName, Made>,
 }
@@ -50,36 +67,53 @@ pub(super) struct Envoys {
 #[derive(Debug)]
 struct Made {
     settings: Arc<Settings>,
+    /// Whether Envoy is the data plane.
+    serves: bool,
     /// By type and name: what it was made from, and what it is.
     resources: BTreeMap<(ResourceKind, String), (Value, Resource)>,
     /// Listeners that Envoy cannot serve, and why.
     unserved: BTreeMap<String, String>,
+    /// What Envoy alone cannot be told.
+    refused: Arc<[ObjectStatus]>,
 }
 
 impl Envoys {
     /// `default`: the version where a class names no image.
-    pub(super) fn new(default: Version, trust_domain: &TrustDomain) -> Self {
-        Self { default, trust_domain: trust_domain.clone(), gateways: BTreeMap::new() }
+    pub(super) fn new(default: Version, default_action: DefaultAction, trust_domain: &TrustDomain) -> Self {
+        Self { default, default_action, trust_domain: trust_domain.clone(), gateways: BTreeMap::new() }
     }
 
     /// How a Gateway is put to Envoy; `None` where no Envoy serves it. `proxy`: how its proxies are to run, if that is known;
-    /// `connected`: whether an Envoy of this Gateway is; `roots`: whose identities are accepted (PEM).
+    /// `connected`: the Envoys of this Gateway that are; `roots`: whose identities are accepted (PEM).
+    ///
+    /// Where the engine is to decide from now on, an Envoy that still runs without one would deny everything until its end:
+    /// all are told of filters until it has gone. What it says of itself only prolongs what this Gateway had.
     pub(super) fn plan(
         &mut self,
         gateway: &NamespacedName,
         proxy: Option<&Proxy>,
-        connected: bool,
+        connected: Option<Connected>,
         roots: &str,
     ) -> Option<Plan> {
         let wanted = proxy.and_then(|proxy| Some((proxy, envoy_of(&proxy.data_plane)?)));
         let known = self.gateways.get(gateway).map(|made| Arc::clone(&made.settings));
         let settings = match (wanted, known) {
-            (Some((proxy, envoy)), _) => {
+            (Some((proxy, envoy)), known) => {
                 let version = envoy.image.as_ref().map_or(self.default, |image| image.version);
-                settings(version, &proxy.flags)
+                let was_alone = known.is_some_and(|known| matches!(known.policy, Policy::Filters(_)));
+                let policy = match envoy.policy {
+                    EnvoyPolicy::Engine if was_alone && connected.is_some_and(|envoys| envoys.alone) => {
+                        EnvoyPolicy::Filters
+                    }
+                    wanted => wanted,
+                };
+                self.settings(version, policy, &proxy.flags)
             }
-            (None, Some(known)) if connected => Settings::clone(&known),
-            (None, None) if connected => settings(self.default, &[]),
+            (None, Some(known)) if connected.is_some() => Settings::clone(&known),
+            (None, None) if let Some(connected) = connected => {
+                let policy = if connected.alone { EnvoyPolicy::Filters } else { EnvoyPolicy::Engine };
+                self.settings(self.default, policy, &[])
+            }
             (None, _) => {
                 self.gateways.remove(gateway);
                 return None;
@@ -87,10 +121,53 @@ impl Envoys {
         };
         let bundles = BTreeMap::from([(self.trust_domain.as_str().to_owned(), roots.to_owned())]);
         let settings = Arc::new(Settings { bundles, ..settings });
-        let made =
-            Made { settings: Arc::clone(&settings), resources: BTreeMap::new(), unserved: BTreeMap::new() };
-        self.gateways.entry(gateway.clone()).or_insert(made).settings = Arc::clone(&settings);
-        Some(Plan { serves: wanted.is_some(), settings })
+        let serves = wanted.is_some();
+        let made = self.gateways.entry(gateway.clone()).or_insert_with(|| Made {
+            settings: Arc::clone(&settings),
+            serves,
+            resources: BTreeMap::new(),
+            unserved: BTreeMap::new(),
+            refused: Arc::default(),
+        });
+        (made.settings, made.serves) = (Arc::clone(&settings), serves);
+        Some(Plan { serves, settings })
+    }
+
+    /// As the Pods are provisioned.
+    fn settings(&self, version: Version, policy: EnvoyPolicy, flags: &[String]) -> Settings {
+        let flag = |name: &str| flags.iter().find_map(|flag| flag.strip_prefix(name)?.strip_prefix('='));
+        let list = |name: &str| flag(name).into_iter().flat_map(|values| values.split(','));
+        let defaults = Settings::default();
+        let authorizer_timeout = flag("--authorizer-timeout")
+            .and_then(|time| command_line::parse_duration(time).ok())
+            .unwrap_or(defaults.authorizer_timeout);
+        let policy = match policy {
+            EnvoyPolicy::Engine => Policy::Engine(Engine {
+                processor: Processor::Socket(provision::decide_socket().to_owned()),
+                // Of the Gateway and of the backend.
+                message_timeout: DECIDING + 2 * authorizer_timeout,
+            }),
+            EnvoyPolicy::Filters => Policy::Filters(Filters {
+                default_action: self.default_action,
+                allowed_origins: list("--allowed-origins").map(str::to_owned).collect(),
+                max_connection: Some(provision::ALONE_CONNECTION),
+            }),
+        };
+        Settings {
+            version,
+            // The engine resolves names itself.
+            resolve: match policy {
+                Policy::Engine(_) => Vec::new(),
+                Policy::Filters(_) => list("--resolve").filter_map(resolution).collect(),
+            },
+            policy,
+            own: Some(provision::own_certificate()),
+            max_body_bytes: flag("--max-body-bytes")
+                .and_then(|bytes| bytes.parse().ok())
+                .unwrap_or(defaults.max_body_bytes),
+            authorizer_timeout,
+            ..defaults
+        }
     }
 
     /// Everything that Envoy is to have, by type; types without resources are among them. What did not change is not
@@ -108,6 +185,7 @@ impl Envoys {
         let translation = translate(snapshot, settings);
         made.unserved =
             translation.unserved.into_iter().map(|unserved| (unserved.listener, unserved.reason)).collect();
+        made.refused = translation.refused.into();
         for resource in translation.resources {
             let key = (resource.kind, resource.name.clone());
             let encoded = match before.remove(&key) {
@@ -131,8 +209,14 @@ impl Envoys {
 
     /// Listeners that Envoy cannot serve, and why, by Gateway.
     pub(super) fn unserved(&self) -> BTreeMap<NamespacedName, BTreeMap<String, String>> {
-        let with_some = self.gateways.iter().filter(|(_, made)| !made.unserved.is_empty());
+        let with_some = self.gateways.iter().filter(|(_, made)| made.serves && !made.unserved.is_empty());
         with_some.map(|(gateway, made)| (gateway.clone(), made.unserved.clone())).collect()
+    }
+
+    /// Policies that Envoy alone cannot be told, by Gateway.
+    pub(super) fn refused(&self) -> BTreeMap<NamespacedName, Arc<[ObjectStatus]>> {
+        let with_some = self.gateways.iter().filter(|(_, made)| made.serves && !made.refused.is_empty());
+        with_some.map(|(gateway, made)| (gateway.clone(), Arc::clone(&made.refused))).collect()
     }
 
     /// Forgets the Gateways that are not among these.
@@ -148,27 +232,15 @@ fn envoy_of(data_plane: &DataPlane) -> Option<&provision::Envoy> {
     }
 }
 
-/// As the Pods are provisioned.
-fn settings(version: Version, flags: &[String]) -> Settings {
-    let flag = |name: &str| flags.iter().find_map(|flag| flag.strip_prefix(name)?.strip_prefix('='));
-    let defaults = Settings::default();
-    let authorizer_timeout = flag("--authorizer-timeout")
-        .and_then(|time| command_line::parse_duration(time).ok())
-        .unwrap_or(defaults.authorizer_timeout);
-    Settings {
-        version,
-        policy: Policy::Engine(Engine {
-            processor: Processor::Socket(provision::decide_socket().to_owned()),
-            // Of the Gateway and of the backend.
-            message_timeout: DECIDING + 2 * authorizer_timeout,
-        }),
-        own: Some(provision::own_certificate()),
-        max_body_bytes: flag("--max-body-bytes")
-            .and_then(|bytes| bytes.parse().ok())
-            .unwrap_or(defaults.max_body_bytes),
-        authorizer_timeout,
-        ..defaults
-    }
+/// `HOST:PORT:IP` or `HOST:PORT:IP:PORT`, as the parameters have it.
+fn resolution(text: &str) -> Option<Resolve> {
+    let ResolveTo { host, port, address } = text.parse().ok()?;
+    Some(Resolve { host, port, address })
+}
+
+/// Whether the streams of a Pod are of an Envoy that has no engine beside it.
+pub(super) fn is_alone(reports: &[Report]) -> bool {
+    reports.iter().any(|report| *report.cluster == *provision::ALONE)
 }
 
 /// The version of all that Envoy is to have, from the versions of the types.
@@ -244,6 +316,7 @@ mod tests {
         Report {
             group: "ns/g".into(),
             address: [10, 0, 0, 1].into(),
+            cluster: "".into(),
             asked: asked.iter().map(|&asked| asked.into()).collect(),
             acknowledged: acknowledged.iter().map(|&(url, version)| (url.into(), version.into())).collect(),
             refused: refused.iter().map(|&(url, version)| (url.into(), nack(version))).collect(),
@@ -293,15 +366,104 @@ mod tests {
         assert_eq!(versions.len(), 4);
     }
 
+    fn envoys() -> Envoys {
+        Envoys::new(Version::NEWEST, DefaultAction::Deny, &"cluster.local".parse().unwrap())
+    }
+
     #[test]
     fn settings_of_parameters() {
-        let version = "1.38".parse().unwrap();
-        let made =
-            settings(version, &["--max-body-bytes=2048".to_owned(), "--authorizer-timeout=500ms".to_owned()]);
-        assert_eq!((made.version, made.max_body_bytes), (version, 2048));
-        assert_eq!(made.authorizer_timeout, Duration::from_millis(500));
-        let Policy::Engine(engine) = made.policy else { panic!("{:?}", made.policy) };
+        let version = "1.39".parse().unwrap();
+        let flags = [
+            "--max-body-bytes=2048",
+            "--authorizer-timeout=500ms",
+            "--resolve=a.example:443:10.1.2.3,b.example:443:[fd00::1]:8443",
+            "--allowed-origins=https://a.example,http://b.example:8080",
+        ];
+        let flags = flags.map(str::to_owned);
+        let with_engine = envoys().settings(version, EnvoyPolicy::Engine, &flags);
+        assert_eq!((with_engine.version, with_engine.max_body_bytes), (version, 2048));
+        assert_eq!(with_engine.authorizer_timeout, Duration::from_millis(500));
+        assert_eq!(with_engine.resolve, []);
+        let Policy::Engine(engine) = with_engine.policy else { panic!("{:?}", with_engine.policy) };
         assert_eq!(engine.message_timeout, Duration::from_secs(7));
         assert_eq!(engine.processor, Processor::Socket("/run/agentic-decide/decide.sock".to_owned()));
+        let alone = envoys().settings(version, EnvoyPolicy::Filters, &flags);
+        assert_eq!((alone.version, alone.max_body_bytes), (version, 2048));
+        let to = |host: &str, address: &str| Resolve {
+            host: host.to_owned(),
+            port: 443,
+            address: address.parse().unwrap(),
+        };
+        assert_eq!(alone.resolve, [to("a.example", "10.1.2.3:443"), to("b.example", "[fd00::1]:8443")]);
+        let filters = Filters {
+            default_action: DefaultAction::Deny,
+            allowed_origins: vec!["https://a.example".to_owned(), "http://b.example:8080".to_owned()],
+            max_connection: Some(Duration::from_secs(60)),
+        };
+        assert_eq!(alone.policy, Policy::Filters(filters));
+    }
+
+    /// What the class says of Envoy, whether one is connected (and alone), and what Envoys get: whether they serve, and by what.
+    type Step = (Option<EnvoyPolicy>, Option<bool>, Option<(bool, EnvoyPolicy)>);
+
+    /// In this order, for one Gateway.
+    #[track_caller]
+    fn check_plans(steps: &[Step]) {
+        let mut envoys = envoys();
+        let gateway = NamespacedName::new("ns", "g");
+        for (number, (policy, connected, expected)) in steps.iter().enumerate() {
+            let data_plane = match policy {
+                Some(policy) => DataPlane::Envoy(provision::Envoy { image: None, policy: *policy }),
+                None => DataPlane::Native,
+            };
+            let proxy = Proxy {
+                gateway: gateway.clone(),
+                uid: String::new(),
+                labels: BTreeMap::new(),
+                annotations: BTreeMap::new(),
+                ports: vec![443],
+                data_plane,
+                image: None,
+                replicas: 1,
+                flags: Vec::new(),
+            };
+            let connected = connected.map(|alone| Connected { alone });
+            let plan = envoys.plan(&gateway, Some(&proxy), connected, "");
+            let planned = plan.map(|plan| {
+                let policy = if plan.has_engine() { EnvoyPolicy::Engine } else { EnvoyPolicy::Filters };
+                (plan.serves, policy)
+            });
+            assert_eq!(planned, *expected, "step {number}");
+        }
+    }
+
+    #[test]
+    fn data_planes_follow_each_other() {
+        use EnvoyPolicy::{Engine, Filters};
+        let to = |policy| Some((true, policy));
+        check_plans(&[
+            (None, None, None),
+            (Some(Engine), None, to(Engine)),
+            // An engine beside it is no trouble for filters.
+            (Some(Filters), Some(false), to(Filters)),
+            (Some(Filters), Some(true), to(Filters)),
+            // The other way round it would be missed.
+            (Some(Engine), Some(true), to(Filters)),
+            (Some(Engine), Some(false), to(Engine)),
+            // Nobody makes filters of an engine by saying so.
+            (Some(Engine), Some(true), to(Engine)),
+            (Some(Filters), Some(true), to(Filters)),
+            // What still runs gets what it had.
+            (None, Some(true), Some((false, Filters))),
+            (None, None, None),
+            (None, Some(false), Some((false, Engine))),
+        ]);
+    }
+
+    #[test]
+    fn an_envoy_alone_says_so() {
+        let report = |cluster: &str| Report { cluster: cluster.into(), ..report(&[CDS], &[], &[]) };
+        assert!(is_alone(&[report("envoy-alone")]));
+        assert!(!is_alone(&[report(""), report("envoy-proxy-3e11a0abd055")]));
     }
 }

@@ -19,7 +19,7 @@ use xds_translate::native;
 
 use super::{
     admit::Admitted,
-    envoy::{self, Envoys},
+    envoy::{self, Connected, Envoys},
     group,
     health::Health,
     metrics::Metrics,
@@ -29,7 +29,7 @@ use crate::{
     index::{Index, Outcome},
     lease::Membership,
     provision::Proxy,
-    status::{self, Observed, Proxies},
+    status::{self, EnvoyVersion, Observed, Proxies},
     watch::{Event, Synced},
 };
 
@@ -41,7 +41,7 @@ pub(super) struct Inputs {
     /// What proxies said to this replica.
     pub(super) published: watch::Receiver<BTreeMap<NamespacedName, Proxies>>,
     /// Gateways with an Envoy that is connected to this replica.
-    pub(super) envoys: watch::Receiver<BTreeSet<NamespacedName>>,
+    pub(super) envoys: watch::Receiver<BTreeMap<NamespacedName, Connected>>,
     /// What provisioning could not do.
     pub(super) provisioning: watch::Receiver<BTreeMap<NamespacedName, String>>,
 }
@@ -125,6 +125,7 @@ impl Reconciler {
                 provisioning: inputs.provisioning.borrow_and_update().clone(),
                 envoy: current.envoy_versions(),
                 unserved: self.envoys.unserved(),
+                refused: self.envoys.refused(),
                 current_for: current.ages(),
             };
             let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
@@ -178,7 +179,7 @@ impl Reconciler {
         &mut self,
         outcome: &Outcome,
         serving: &Serving,
-        connected: &BTreeSet<NamespacedName>,
+        connected: &BTreeMap<NamespacedName, Connected>,
         current: &mut Current,
     ) {
         let gateways: BTreeSet<_> = outcome.gateways.keys().cloned().collect();
@@ -186,7 +187,7 @@ impl Reconciler {
             let plan = self.envoys.plan(
                 gateway,
                 result.proxy.as_ref().ok(),
-                connected.contains(gateway),
+                connected.get(gateway).copied(),
                 &serving.roots,
             );
             if !current.differs(gateway, &result.resources, &serving.seeds, plan.as_ref()) {
@@ -317,10 +318,13 @@ impl Current {
     }
 
     /// Of the Gateways that Envoy serves.
-    fn envoy_versions(&self) -> BTreeMap<NamespacedName, String> {
-        let serves = |published: &Published| published.envoy.as_ref().is_some_and(|plan| plan.serves);
-        let served = self.gateways.iter().filter(|(_, published)| serves(published));
-        served.map(|(gateway, published)| (gateway.clone(), published.version.clone())).collect()
+    fn envoy_versions(&self) -> BTreeMap<NamespacedName, EnvoyVersion> {
+        let version = |(gateway, published): (&NamespacedName, &Published)| {
+            let plan = published.envoy.as_ref().filter(|plan| plan.serves)?;
+            let version = EnvoyVersion { all: published.version.clone(), with_engine: plan.has_engine() };
+            Some((gateway.clone(), version))
+        };
+        self.gateways.iter().filter_map(version).collect()
     }
 
     /// Forgets those that are not among the given ones, and tells which these were.
@@ -351,12 +355,12 @@ impl Current {
 pub(super) async fn report(
     cache: Cache,
     published: watch::Sender<BTreeMap<NamespacedName, Proxies>>,
-    envoys: watch::Sender<BTreeSet<NamespacedName>>,
+    envoys: watch::Sender<BTreeMap<NamespacedName, Connected>>,
 ) -> anyhow::Result<()> {
     let mut changed = cache.reports_changed();
     loop {
         let mut all: BTreeMap<NamespacedName, Proxies> = BTreeMap::new();
-        let mut with_envoy = BTreeSet::new();
+        let mut with_envoy = BTreeMap::new();
         // The containers of a Pod have one address: what they say, they say together.
         let mut pods: BTreeMap<(Arc<str>, IpAddr), Vec<Report>> = BTreeMap::new();
         for report in cache.reports() {
@@ -377,7 +381,8 @@ pub(super) async fn report(
             if let Some(said) =
                 envoy::said(reports, |type_url| cache.version_of(group, type_url).unwrap_or_default())
             {
-                with_envoy.insert(gateway);
+                let connected = with_envoy.entry(gateway).or_insert(Connected { alone: false });
+                connected.alone |= envoy::is_alone(reports);
                 proxies.acknowledged.extend(said.acknowledged);
                 proxies.refused.extend(said.refused);
             }

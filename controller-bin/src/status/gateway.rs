@@ -103,7 +103,8 @@ impl State<'_> {
         }
         // With Envoy it has its part, and the engine beside it the objects.
         let objects = outcome.resources.version_of(native::OBJECT).to_string();
-        let version = self.observed.envoy.get(self.name).unwrap_or(&objects);
+        let envoy = self.observed.envoy.get(self.name);
+        let version = envoy.map_or(&objects, |envoy| &envoy.all);
         let nobody = Proxies::default();
         let proxies = self.observed.proxies.get(self.name).unwrap_or(&nobody);
         let refused = proxies.refused.iter().find(|(refused, _)| refused == version);
@@ -113,8 +114,9 @@ impl State<'_> {
         let service = NamespacedName::new(&self.name.namespace, proxy_name(self.name));
         let is_ready = self.index.has_ready_proxy(self.name);
         let fresh = self.observed.current_for.get(self.name).is_some_and(|current| *current < GRACE);
-        let serves = proxies.acknowledged.is_superset(&[objects.clone(), version.clone()].into())
-            || (self.was && fresh);
+        let has = |version: &String| proxies.acknowledged.contains(version);
+        let has_objects = envoy.is_some_and(|envoy| !envoy.with_engine) || has(&objects);
+        let serves = (has_objects && has(version)) || (self.was && fresh);
         // What was set up serves on, whatever the API server said when it was looked at again.
         if let Some(message) = self.observed.provisioning.get(self.name)
             && !(is_ready && serves)

@@ -173,6 +173,31 @@ fn programmed() {
     check_programmed(&not_provisioned, "False/NoResources", "quota exceeded");
 }
 
+#[test]
+fn programmed_where_envoy_serves() {
+    let acknowledging = |versions: &[&str], with_engine| {
+        let (index, mut observed) = served();
+        let objects = version(&index);
+        let acknowledged = versions.iter().map(|&known| match known {
+            "objects" => objects.clone(),
+            other => other.to_owned(),
+        });
+        observed.proxies.get_mut(&gateway()).unwrap().acknowledged = acknowledged.collect();
+        observed.envoy.insert(gateway(), EnvoyVersion { all: "all".to_owned(), with_engine });
+        (index, observed)
+    };
+    check_programmed(&acknowledging(&["objects", "all"], true), "True/Programmed", "");
+    check_programmed(&acknowledging(&["all"], true), "False/Pending", "acknowledged");
+    check_programmed(&acknowledging(&["objects"], true), "False/Pending", "acknowledged");
+    // Nobody beside it takes the objects.
+    check_programmed(&acknowledging(&["all"], false), "True/Programmed", "");
+    check_programmed(&acknowledging(&["objects"], false), "False/Pending", "acknowledged");
+    let mut refused = acknowledging(&["all"], false);
+    let nack = ("all".to_owned(), "Envoy, of listeners: no good".to_owned());
+    refused.1.proxies.get_mut(&gateway()).unwrap().refused.push(nack);
+    check_programmed(&refused, "False/Invalid", "no good");
+}
+
 /// The Gateway was programmed at a generation; a new version is acknowledged by nobody.
 #[track_caller]
 fn check_grace(was_generation: i64, current_for: Option<Duration>, expected: &str) {
@@ -395,6 +420,96 @@ fn policies() {
     let status = written(&index, &observed, "XAccessPolicy", "p").unwrap();
     assert_eq!(status["ancestors"].as_array().unwrap()[..15], others);
     assert_eq!(entries(&status["ancestors"], "ancestorRef")[15..], expected[..1]);
+}
+
+const OUTSIDE: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: other, namespace: ns, generation: 1, resourceVersion: '1', uid: other}
+spec:
+  gatewayClassName: ours
+  listeners: [{name: https, protocol: HTTPS, port: 443}]
+---
+apiVersion: agentic.networking.x-k8s.io/v0alpha0
+kind: XBackend
+metadata: {name: b, namespace: ns, generation: 1, resourceVersion: '1'}
+spec: {mcp: {hostname: mcp.example.com, port: 443}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: r, namespace: ns, generation: 1, resourceVersion: '1'}
+spec:
+  parentRefs: [{name: g}, {name: other}]
+  rules: [{backendRefs: [{group: agentic.networking.x-k8s.io, kind: XBackend, name: b}]}]
+---
+apiVersion: agentic.networking.x-k8s.io/v1alpha1
+kind: XAccessPolicy
+metadata: {name: on-gateways, namespace: ns, generation: 4, resourceVersion: '1'}
+spec:
+  targetRefs:
+  - {group: gateway.networking.k8s.io, kind: Gateway, name: g}
+  - {group: gateway.networking.k8s.io, kind: Gateway, name: other}
+  action: Allow
+  rules: [{name: r, authorization: {type: CEL, cel: {expression: 'request.mcp.arguments.amount < 100'}}}]
+---
+apiVersion: agentic.networking.x-k8s.io/v1alpha1
+kind: XAccessPolicy
+metadata: {name: on-backend, namespace: ns, generation: 4, resourceVersion: '1'}
+spec:
+  targetRefs: [{group: agentic.prototype.x-k8s.io, kind: XBackend, name: b}]
+  action: Allow
+  rules: [{name: r, authorization: {type: CEL, cel: {expression: 'request.mcp.arguments.amount < 100'}}}]
+---
+apiVersion: agentic.networking.x-k8s.io/v1alpha1
+kind: XAccessPolicy
+metadata: {name: inside, namespace: ns, generation: 4, resourceVersion: '1'}
+spec:
+  targetRefs: [{group: agentic.networking.x-k8s.io, kind: XBackend, name: b}]
+  action: Allow
+  rules: [{name: r, authorization: {type: Inline, methods: [POST]}}]
+";
+
+/// Of the two Gateways one is Envoy's alone: what that refuses is said of what it closes, and of nothing else.
+#[test]
+fn policies_that_envoy_alone_cannot_be_told() {
+    use xds_translate::envoy::{Filters, Policy, Settings, translate};
+    let index = index(&format!("{GATEWAY}\n---\n{OUTSIDE}"));
+    let settings = Settings { policy: Policy::Filters(Filters::default()), ..Settings::default() };
+    let refused = translate(&index.snapshots()[&gateway()], &settings).refused;
+    let observed = Observed { refused: [(gateway(), refused.into())].into(), ..Observed::default() };
+    let of = |name: &str| written(&index, &observed, "XAccessPolicy", name).unwrap()["ancestors"].clone();
+    let accepted =
+        "Accepted=True/Accepted 4 now, ResolvedRefs=True/ResolvedRefs 4 now, Enforced=True/Enforced 4 now";
+    let outside = "Accepted=False/UnsupportedValue 4 now, ResolvedRefs=True/ResolvedRefs 4 now, Enforced=False/FailsClosed 4 now";
+    let about = |group: &str, kind: &str, name: &str, conditions: &str| {
+        let about = json!({"group": group, "kind": kind, "namespace": "ns", "name": name});
+        format!("{about} {OURS}: {conditions}")
+    };
+    let on_gateways = of("on-gateways");
+    assert_eq!(
+        entries(&on_gateways, "ancestorRef"),
+        [about(GATEWAY_GROUP, "Gateway", "g", outside), about(GATEWAY_GROUP, "Gateway", "other", accepted)]
+    );
+    let message = on_gateways[0]["conditions"][0]["message"].as_str().unwrap();
+    assert!(message.contains("rule `r`") && message.contains("only tests of text"), "{message}");
+    // The group of the backend that is there, whatever the policy calls it.
+    let on_backend = of("on-backend");
+    let group = "agentic.networking.x-k8s.io";
+    assert_eq!(entries(&on_backend, "ancestorRef"), [about(group, "XBackend", "b", outside)]);
+    for condition in [0, 2] {
+        let message = on_backend[0]["conditions"][condition]["message"].as_str().unwrap();
+        assert!(message.starts_with("behind Gateway `ns/g`: "), "{message}");
+    }
+    assert_eq!(entries(&of("inside"), "ancestorRef"), [about(group, "XBackend", "b", accepted)]);
+
+    let old = Settings { version: "1.36".parse().unwrap(), ..settings };
+    let refused = translate(&index.snapshots()[&gateway()], &old).refused;
+    let observed = Observed { refused: [(gateway(), refused.into())].into(), ..Observed::default() };
+    let status = written(&index, &observed, "Gateway", "g").unwrap();
+    assert!(
+        lines(&status["conditions"]).contains(&"Accepted=False/UnsupportedValue 2 now".to_owned()),
+        "{status}"
+    );
 }
 
 #[test]

@@ -144,9 +144,11 @@ fn settings(world: &World, program: &Program, source: &Source, decide: &DecideAr
     let certificate = file("gateway/credential-bundle.pem");
     let ProcessorAddress::Socket(socket) = &decide.listen else { panic!("not a socket") };
     let policy = match source {
-        Source::Filters => {
-            Policy::Filters(Filters { default_action: decide.common.resolution.default_action })
-        }
+        Source::Filters => Policy::Filters(Filters {
+            default_action: decide.common.resolution.default_action,
+            allowed_origins: decide.common.policy.allowed_origins.clone(),
+            max_connection: None,
+        }),
         Source::Translated | Source::Controller(_) => Policy::Engine(Engine {
             processor: xds_translate::envoy::Processor::Socket(socket.display().to_string()),
             ..Engine::default()

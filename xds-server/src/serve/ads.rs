@@ -87,6 +87,7 @@ impl Ads {
         let registration = self.cache.register(Report {
             group: Arc::clone(&peer.group),
             address: peer.address,
+            cluster: Arc::from(""),
             asked: Default::default(),
             acknowledged: Default::default(),
             refused: Default::default(),
@@ -180,6 +181,9 @@ impl<P: Protocol> Exchange<P> {
                 request = self.requests.message() => {
                     let Some(request) = request? else { return Ok(None) };
                     self.silent_until = None;
+                    if let Some(cluster) = P::cluster(&request) {
+                        self.registration.name(cluster);
+                    }
                     let answered = P::take(&mut self.session, request, &published)
                         .map_err(|violation| Status::invalid_argument(violation.to_string()))?;
                     match answered {

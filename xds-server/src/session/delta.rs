@@ -15,6 +15,10 @@ impl Protocol for Delta {
     type Request = DeltaDiscoveryRequest;
     type Response = DeltaDiscoveryResponse;
 
+    fn cluster(request: &Self::Request) -> Option<&str> {
+        request.node.as_ref().map(|node| node.cluster.as_str())
+    }
+
     fn take(
         session: &mut Session,
         request: Self::Request,

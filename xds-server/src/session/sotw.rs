@@ -28,6 +28,10 @@ impl Protocol for Sotw {
     type Request = DiscoveryRequest;
     type Response = DiscoveryResponse;
 
+    fn cluster(request: &Self::Request) -> Option<&str> {
+        request.node.as_ref().map(|node| node.cluster.as_str())
+    }
+
     fn take(
         session: &mut Session,
         request: Self::Request,

@@ -28,9 +28,6 @@ use self::{chain::Chain, level::Level, mcp::Kind, rules::Place};
 use super::{Filters, Resource, Settings, http::Http, json::extension, processor::NAMESPACE as OWN};
 use crate::{Condition, Listener, ObjectRef, Router, Scope, Snapshot, status::ObjectStatus};
 
-/// The first version whose MCP filter can refuse duplicate keys.
-const FIRST_MINOR: u8 = 39;
-
 /// A snapshot's policies, classified once for all listeners.
 #[derive(Debug)]
 pub(super) struct Plan<'a> {
@@ -97,12 +94,13 @@ impl<'a> Plan<'a> {
     }
 
     fn is_supported(&self) -> bool {
-        self.settings.version.minor() >= FIRST_MINOR
+        self.settings.version.minor() >= Filters::FIRST_MINOR
     }
 
     fn too_old(&self) -> ObjectStatus {
         let message = format!(
-            "policies as filters need Envoy 1.{FIRST_MINOR} or later, not {}: everything is denied; use a later Envoy, or the engine beside it",
+            "policies as filters need Envoy 1.{} or later, not {}: everything is denied; use a later Envoy, or the engine beside it",
+            Filters::FIRST_MINOR,
             self.settings.version
         );
         let object = ObjectRef::new("gateway.networking.k8s.io", "Gateway", &self.snapshot.gateway);

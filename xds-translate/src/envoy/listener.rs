@@ -148,7 +148,14 @@ impl Chains {
         }
         match &settings.policy {
             Policy::Engine(_) => set(&mut manager, "route_config", http.routes),
-            Policy::Filters(_) => {
+            Policy::Filters(filters) => {
+                if let Some(longest) = filters.max_connection {
+                    if let Some(options) = manager.get_mut("common_http_protocol_options") {
+                        set(options, "max_connection_duration", json!(duration(longest)));
+                    }
+                    // A response says that it is the last one; no request is cut off.
+                    set(&mut manager, "http1_safe_max_connection_duration", json!(true));
+                }
                 let name = http.routes.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
                 set(
                     &mut manager,

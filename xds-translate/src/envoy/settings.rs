@@ -143,10 +143,20 @@ pub enum Processor {
 }
 
 /// Envoy's own filters.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filters {
     /// What happens where no policy has an Allow rule and nothing is delegated.
     pub default_action: authz_core::DefaultAction,
+    /// Origins that requests to MCP servers may come from besides the Host's own, as a route's CORS filter has them.
+    pub allowed_origins: Vec<String>,
+    /// How long clients keep a connection; then they are told to open another, and what runs on it goes on to its end.
+    /// `None`: for as long as they like.
+    pub max_connection: Option<Duration>,
+}
+
+impl Filters {
+    /// The first version whose MCP filter can refuse duplicate keys.
+    pub const FIRST_MINOR: u8 = 39;
 }
 
 /// Files with the proxy's own certificate.

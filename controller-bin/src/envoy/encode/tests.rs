@@ -76,7 +76,10 @@ fn policies() -> [envoy::Policy; 3] {
     [
         envoy::Policy::Engine(envoy::Engine::default()),
         envoy::Policy::Engine(envoy::Engine { processor: elsewhere, ..envoy::Engine::default() }),
-        envoy::Policy::Filters(envoy::Filters { default_action: authz_core::DefaultAction::Allow }),
+        envoy::Policy::Filters(envoy::Filters {
+            max_connection: Some(std::time::Duration::from_secs(60)),
+            ..envoy::Filters::default()
+        }),
     ]
 }
 

@@ -206,7 +206,9 @@ impl<'a> Chain<'a> {
         let denied = Test::any(both.iter().map(|(_, level)| level.denied.clone()));
         // A server's MCP path, and what describes it, are what pages of other sites are kept from.
         let origin = match kind {
-            Kind::Mcp | Kind::WellKnown => cors::is_admitted(origins),
+            Kind::Mcp | Kind::WellKnown => {
+                cors::is_admitted(self.plan.filters.allowed_origins.iter().chain(origins))
+            }
             Kind::Message | Kind::Unread => Test::Always,
         };
         let admitted = Test::all([
