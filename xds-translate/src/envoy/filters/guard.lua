@@ -6,6 +6,8 @@ local PROTOCOL = { @PROTOCOL@ }
 local MATCHED = { @MATCHED@ }
 -- Objects of a message whose keys are the protocol's.
 local HELD = { params = true, _meta = true, ref = true, notifications = true }
+-- What rules compare in them.
+local COMPARED = { method = true, name = true, uri = true, taskId = true }
 -- The protocol's keys, by their lower-case spelling.
 local KEYS = {}
 for key in ([[
@@ -19,15 +21,44 @@ for key in ([[
   KEYS[key:lower()] = key
 end
 
--- Where the string that begins at `from` ends.
+-- Where what an escape says goes on; nil: it says nothing that every parser reads.
+local function after_escape(text, at)
+  if text:find('^["\\/bfnrt]', at + 1) then return at + 2 end
+  local code = tonumber(text:match("^u(%x%x%x%x)", at + 1) or "", 16)
+  if code == nil then return nil end
+  if code < 0xD800 or code > 0xDFFF then return at + 6 end
+  if code < 0xDC00 and text:find("^\\u[dD][c-fC-F]%x%x", at + 6) then return at + 12 end
+  return nil
+end
+
+-- Where the string that begins at `from` ends. That it is UTF-8 the MCP filter has seen.
 local function close(text, from)
   local at = from + 1
   while true do
-    at = text:find('["\\]', at)
+    at = text:find('["\\%c]', at)
     if at == nil then return nil end
-    if text:byte(at) == 34 then return at end
-    at = at + 2
+    local byte = text:byte(at)
+    if byte == 34 then return at end
+    if byte == 92 then
+      at = after_escape(text, at)
+      if at == nil then return nil end
+    elseif byte == 127 then
+      at = at + 1
+    else
+      return nil
+    end
   end
+end
+
+-- Where what follows a number begins, if it is one of those that a double holds.
+local function after_number(text, from)
+  local at = text:match("^%-?0()", from) or text:match("^%-?[1-9]%d*()", from)
+  if at == nil then return nil end
+  at = text:match("^%.%d+()", at) or at
+  at = text:match("^[eE][+-]?%d+()", at) or at
+  local value = tonumber(text:sub(from, at - 1))
+  if value == nil or value == math.huge or value == -math.huge then return nil end
+  return at
 end
 
 -- Whether a key is what every parser takes it for. One with an escape is nobody's need.
@@ -43,46 +74,91 @@ local function is_plain(key, object)
   return not key:find(".", 1, true)
 end
 
+-- Whether a value can begin with that byte, where it is the protocol's.
+local function is_fitting(object, byte)
+  local key = object.key
+  if object.top then
+    if key == "id" then return byte == 34 or byte == 45 or (byte >= 48 and byte <= 57) end
+    -- Answers of clients are refused; what is both is nothing.
+    if key == "result" or key == "error" then return false end
+    if key == "params" then return byte == 123 end
+  elseif object.own and (key == "_meta" or key == "arguments") then
+    return byte == 123
+  end
+  return true
+end
+
+-- Control characters beyond ASCII, which RBAC does not see in what rules compare.
+local function is_printable(object, value)
+  if not object.own or not COMPARED[object.key] then return true end
+  return not (value:find("\194[\128-\159]") or value:find("\\u00[89]%x"))
+end
+
 -- Whether all parsers read a message alike, and whether Envoy's copy of it is the whole: that has no arrays and no keys with
--- dots, numbers are doubles in it, and an authorizer reads no deeper than 32. That it is JSON the MCP filter has seen.
+-- dots, numbers are doubles in it, and an authorizer reads no deeper than 32. The MCP filter's own parser takes more for
+-- JSON than others do: single quotes, keys without quotes, commas before an end.
 local function judge(text)
-  local objects, depth, at, whole = {}, 0, 1, true
-  while true do
-    local from = text:find('["{}%[%]]', at)
-    local between = text:sub(at, (from or #text + 1) - 1)
-    if between:find("%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d") or between:find("%d[eE]") then whole = false end
-    if from == nil then return false end
-    local byte = text:byte(from)
-    at = from + 1
-    if byte == 34 then
-      local to = close(text, from)
-      if to == nil then return false end
-      at = to + 1
-      local object = objects[depth]
-      if object ~= nil and object.keys ~= nil and text:find("^%s*:", at) then
-        local key = text:sub(from + 1, to - 1)
-        if not is_plain(key, object) then return false end
-        if key:find(".", 1, true) then whole = false end
-        object.key = key
+  local objects, depth, whole = {}, 0, true
+  local at = text:match("^[ \t\r\n]*(){")
+  local expected = "value"
+  while at ~= nil do
+    local byte, object = text:byte(at), objects[depth]
+    if expected == "key" or (expected == "key or end" and byte ~= 125) then
+      local to = byte == 34 and close(text, at)
+      if not to then return false end
+      local key = text:sub(at + 1, to - 1)
+      if not is_plain(key, object) then return false end
+      if key:find(".", 1, true) then whole = false end
+      object.key = key
+      at = text:match("^[ \t\r\n]*:()", to + 1)
+      if at == nil then return false end
+      expected = "value"
+    elseif expected == "value" or (expected == "value or end" and byte ~= 93) then
+      if object ~= nil and not is_fitting(object, byte) then return false end
+      if byte == 123 or byte == 91 then
+        depth = depth + 1
+        if depth > 64 then return false end
+        if byte == 91 or depth > 32 then whole = false end
+        objects[depth] = {
+          keys = byte == 123 and {} or nil,
+          top = object == nil,
+          own = object == nil or (object.own and HELD[object.key] == true),
+          meta = object ~= nil and object.own and object.key == "_meta",
+        }
+        at = at + 1
+        expected = byte == 123 and "key or end" or "value or end"
+      elseif byte == 34 then
+        local to = close(text, at)
+        if to == nil or not is_printable(object, text:sub(at + 1, to - 1)) then return false end
+        at = to + 1
+        expected = "more or end"
+      else
+        local to = text:match("^true()", at) or text:match("^false()", at) or text:match("^null()", at)
+        if to == nil then
+          to = after_number(text, at)
+          if to == nil then return false end
+          local number = text:sub(at, to - 1)
+          if number:find("%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d") or number:find("[eE]") then whole = false end
+        end
+        at = to
+        expected = "more or end"
       end
-    elseif byte == 123 or byte == 91 then
-      local above = objects[depth]
-      depth = depth + 1
-      if depth > 64 then return false end
-      if byte == 91 or depth > 32 then whole = false end
-      objects[depth] = {
-        keys = byte == 123 and {} or nil,
-        own = above == nil or (above.own and HELD[above.key] == true),
-        meta = above ~= nil and above.own and above.key == "_meta",
-      }
-    else
+    elseif byte == 44 and expected == "more or end" then
+      at = at + 1
+      expected = object.keys and "key" or "value"
+    elseif byte == (object.keys and 125 or 93) then
       objects[depth] = nil
       depth = depth - 1
+      at = at + 1
       -- One message, and nothing after it.
-      if depth == 0 then return text:find("^%s*$", at) ~= nil, whole end
-      if depth < 0 then return false end
+      if depth == 0 then return text:find("^[ \t\r\n]*$", at) ~= nil, whole end
+      expected = "more or end"
+    else
+      return false
     end
+    at = text:find("[^ \t\r\n]", at)
   end
+  return false
 end
 
 local function without_port(origin, port)

@@ -69,7 +69,7 @@ pub(super) fn is_call(kind: Kind) -> Test {
 }
 
 fn is_notification() -> Test {
-    message(&["method"], Text::prefix("notifications/")).and(message_has(&["id"]).negated())
+    message(&["method"], Text::regex("(?s)notifications/.+")).and(message_has(&["id"]).negated())
 }
 
 /// What is refused before policy, as far as Envoy can tell (semantics, section 3).
@@ -97,9 +97,7 @@ fn post() -> Test {
     let target = |methods: &[&str], field: &str| {
         one_of(methods).negated().or(message(&["params", field], Text::regex(r"[^\x00-\x1f\x7f]+")))
     };
-    let id = message(&["id"], Text::regex("(?s).*"))
-        .or(message_has_number(&["id"]))
-        .or(message_has(&["id"]).negated().and(message(&["method"], Text::prefix("notifications/"))));
+    let id = message(&["id"], Text::regex("(?s).*")).or(message_has_number(&["id"])).or(is_notification());
     Test::all([
         method("POST"),
         own_flag("strict"),
@@ -114,8 +112,10 @@ fn post() -> Test {
         target(&LOCATED, "uri"),
         target(&TASKS, "taskId"),
         is("completion/complete").negated().or(Test::any(
-            ["name", "uri"]
-                .map(|field| message(&["params", "ref", field], Text::regex(r"[^\x00-\x1f\x7f]+"))),
+            [("ref/prompt", "name"), ("ref/resource", "uri")].map(|(r#type, field)| {
+                let target = message(&["params", "ref", field], Text::regex(r"[^\x00-\x1f\x7f]+"));
+                message(&["params", "ref", "type"], Text::exact(r#type)).and(target)
+            }),
         )),
         is("subscriptions/listen").negated(),
     ])
