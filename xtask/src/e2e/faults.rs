@@ -7,7 +7,7 @@ use kube::Api;
 use serde_json::{Value, json};
 
 use super::{
-    probe::{POLICY, Probe, Replica, Tool, pushes},
+    probe::{POLICY, Probe, REPLICAS, Replica, Tool, pushes},
     world::{NOT_OURS, QUICKSTART, SYSTEM, World, until},
 };
 use crate::interop::{report::Report, session::Session};
@@ -57,7 +57,7 @@ pub(super) async fn run(world: &mut World, report: &mut Report) -> anyhow::Resul
 async fn two_replicas(world: &World) -> anyhow::Result<()> {
     until(MINUTE, async || {
         let replicas = Replica::all(world).await?;
-        ensure!(replicas.len() == 2, "{replicas:?}");
+        ensure!(replicas.len() == REPLICAS, "{replicas:?}");
         let leader = Replica::leader(world).await?;
         for replica in replicas {
             let written = replica.metric("status_writes").await?;
@@ -93,7 +93,8 @@ async fn killed(world: &World, probe: &Probe) -> anyhow::Result<()> {
     }
     world.rolled_out(SYSTEM, CONTROLLER, MINUTE).await?;
     until(MINUTE, async || connected(world).await).await?;
-    ensure!(pushes(world).await? == 0, "{} responses to proxies that had everything", pushes(world).await?);
+    let sent = pushes(world).await?;
+    ensure!(sent == 0, "{sent} responses to proxies that had everything");
     enforced(world, probe).await?;
     ensure!(pushes(world).await? > 0, "a change was not pushed");
     converged(world).await
@@ -108,7 +109,7 @@ async fn api_server(world: &mut World, probe: &Probe) -> anyhow::Result<()> {
     world.rolled_out(SYSTEM, CONTROLLER, MINUTE).await?;
     converged(world).await?;
     let after = pushes(world).await?;
-    ensure!(after == before, "{} responses without a change", after - before);
+    ensure!(after == before, "{before} responses to proxies became {after} without a change");
     enforced(world, probe).await
 }
 
@@ -138,8 +139,8 @@ async fn expired(world: &mut World, probe: &Probe) -> anyhow::Result<()> {
         Ok(())
     })
     .await?;
-    let sent = pushes(world).await? - before;
-    ensure!(sent == 1, "one change at one proxy was {sent} responses");
+    let after = pushes(world).await?;
+    ensure!(after == before + 1, "{before} responses to proxies became {after} by one change at one proxy");
     enforced(world, probe).await?;
     converged(world).await
 }
@@ -155,7 +156,7 @@ struct Takeover {
 
 async fn leader_lost(world: &World, probe: &Probe) -> anyhow::Result<Takeover> {
     let leases: Api<Lease> = Api::namespaced(world.client().await?, SYSTEM);
-    let before = Replica::leader(world).await?;
+    let before = until(MINUTE, async || Replica::leader(world).await).await?;
     if world.is_own() {
         // It stands still, or it might be asked to end before it is killed, and let go.
         kill(world, &before.pod, "-STOP").await?;

@@ -25,6 +25,8 @@ pub(super) const POLICY: &str = "probe";
 pub(super) const GATEWAY: &str = "probe";
 pub(super) const PORT: u16 = 8080;
 const HEALTH_PORT: u16 = 15020;
+/// Of the controller, as `install` has it.
+pub(super) const REPLICAS: usize = 2;
 
 /// The tools that the policy allows in turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -291,11 +293,16 @@ impl Replica {
     }
 }
 
-/// What all replicas sent to proxies so far.
+/// What all replicas sent to proxies so far. One that stood still is not ready for a moment, and has to be counted too.
 pub(super) async fn pushes(world: &World) -> anyhow::Result<u64> {
-    let mut sum = 0;
-    for replica in Replica::all(world).await? {
-        sum += replica.metric("xds_responses").await?;
-    }
-    Ok(sum)
+    until(MINUTE, async || {
+        let replicas = Replica::all(world).await?;
+        ensure!(replicas.len() == REPLICAS, "{} replicas are ready, not {REPLICAS}", replicas.len());
+        let mut sum = 0;
+        for replica in replicas {
+            sum += replica.metric("xds_responses").await?;
+        }
+        Ok(sum)
+    })
+    .await
 }
