@@ -136,7 +136,7 @@ fn clients_are_verified_as_the_listener_says() {
         insecure_fallback,
     };
     let engine = || Policy::Engine(Engine::default());
-    let filters = || Policy::Filters(Filters { default_action: authz_core::DefaultAction::Allow });
+    let filters = || Policy::Filters(Filters::default());
     for (policy, tls, expected) in [
         (
             engine(),
@@ -266,7 +266,7 @@ fn a_listener_that_cannot_be_served_as_meant_is_left_out() {
     let required = || vec![https("x", None, 0, ClientCertificates::SpiffeRequired), http("plain", 80)];
     unserved(required(), &without_own, &[("x", "--identity-dir")]);
     unserved(required(), &without_roots, &[("x", "--trust-bundle")]);
-    let policy = Policy::Filters(Filters { default_action: authz_core::DefaultAction::Allow });
+    let policy = Policy::Filters(Filters::default());
     let optional = vec![https("x", None, 1, ClientCertificates::SpiffeOptional)];
     unserved(optional.clone(), &Settings { policy, ..without_roots.clone() }, &[("x", "--trust-bundle")]);
     // The engine has bundles of its own, or lets in those without a certificate.
