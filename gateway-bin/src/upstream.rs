@@ -16,7 +16,10 @@ use std::{
 use arc_swap::ArcSwap;
 use authz_tower::RequestBody;
 use http::{Request, Response};
-use xds_translate::{Backend, Destination, envoy::processor::cluster_name};
+use xds_translate::{
+    Backend, Destination,
+    envoy::processor::{MAX_ENDPOINTS, cluster_name},
+};
 
 pub(crate) use self::{
     body::{ClientBody, RelayedBody, UpstreamBody},
@@ -30,8 +33,6 @@ pub(crate) type OutBody = RequestBody<ClientBody>;
 
 /// How long a host name's address is believed by those who send many requests to it.
 const RESOLVED_FOR: Duration = Duration::from_secs(5);
-/// How many endpoints are tried when no connection can be made.
-const MAX_ATTEMPTS: usize = 3;
 
 /// Why a backend gave no response.
 #[derive(Debug)]
@@ -208,30 +209,32 @@ impl Upstream {
         let count = self.endpoints.len();
         let (start, attempts) = match pinned {
             Some(endpoint) => (self.endpoints.iter().position(|pool| pool.address().socket() == endpoint), 1),
-            None => (self.next.fetch_add(1, Ordering::Relaxed).checked_rem(count), count.min(MAX_ATTEMPTS)),
+            None => (self.next.fetch_add(1, Ordering::Relaxed).checked_rem(count), count.min(MAX_ENDPOINTS)),
         };
         let start = start.ok_or(UpstreamError::NoEndpoint)?;
         Ok(self.endpoints.iter().cycle().skip(start).take(attempts))
     }
 
-    /// Where a request goes that somebody else sends: `pinned`, or an endpoint in turn; a host name is resolved, at most
-    /// once in [`RESOLVED_FOR`].
+    /// Where a request goes that somebody else sends: `pinned`, or an endpoint in turn and, should no connection be made,
+    /// those after it; a host name is resolved, at most once in [`RESOLVED_FOR`]. There is at least one.
     pub(crate) async fn choose(
         &self,
         pinned: Option<Option<SocketAddr>>,
-    ) -> Result<SocketAddr, UpstreamError> {
-        let pool = self.in_turn(pinned)?.next().ok_or(UpstreamError::NoEndpoint)?;
-        if let Some(address) = pool.address().socket() {
-            return Ok(address);
+    ) -> Result<Vec<SocketAddr>, UpstreamError> {
+        let pools: Vec<_> = self.in_turn(pinned)?.collect();
+        let addresses: Vec<_> = pools.iter().filter_map(|pool| pool.address().socket()).collect();
+        if !addresses.is_empty() {
+            return Ok(addresses);
         }
+        let pool = pools.first().ok_or(UpstreamError::NoEndpoint)?;
         if let Some((address, until)) = **self.resolved.load()
             && Instant::now() < until
         {
-            return Ok(address);
+            return Ok(vec![address]);
         }
         let addresses = pool.dialer().addresses(pool.address()).await.map_err(UpstreamError::Connect)?;
         let address = addresses.first().copied().ok_or(UpstreamError::NoEndpoint)?;
         self.resolved.store(Arc::new(Some((address, Instant::now() + RESOLVED_FOR))));
-        Ok(address)
+        Ok(vec![address])
     }
 }

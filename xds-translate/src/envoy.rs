@@ -112,21 +112,25 @@ pub fn translate(snapshot: &Snapshot, settings: &Settings) -> Translation {
 
 /// Who decides, prepared for all listeners.
 enum Decider<'a> {
-    Engine(&'a Engine),
+    Engine {
+        engine: &'a Engine,
+        /// Bytes of a body that Envoy holds.
+        held: u32,
+    },
     Filters(Plan<'a>),
 }
 
 impl<'a> Decider<'a> {
     fn new(snapshot: &'a Snapshot, settings: &'a Settings) -> Self {
         match &settings.policy {
-            Policy::Engine(engine) => Self::Engine(engine),
+            Policy::Engine(engine) => Self::Engine { engine, held: listener::buffer_limit(settings) },
             Policy::Filters(filters) => Self::Filters(Plan::new(snapshot, filters, settings)),
         }
     }
 
     fn http(&self, snapshot: &Snapshot, listeners: &[&Listener]) -> Http {
         match self {
-            Self::Engine(engine) => engine::http(snapshot, listeners, engine),
+            Self::Engine { engine, held } => engine::http(snapshot, listeners, engine, *held),
             Self::Filters(plan) => plan.http(listeners),
         }
     }

@@ -1,6 +1,7 @@
 //! What Envoy is told.
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -89,7 +90,11 @@ fn mode(mode: Mode) -> ProcessingMode {
         response_header_mode: head.into(),
         request_body_mode: mode.request_body.into(),
         response_body_mode: mode.response_body.into(),
-        request_trailer_mode: HeaderSendMode::Skip.into(),
+        // Where the body comes whole, its end says whether there are any.
+        request_trailer_mode: match mode.request_body {
+            BodySendMode::Buffered => HeaderSendMode::Send.into(),
+            _ => HeaderSendMode::Skip.into(),
+        },
         response_trailer_mode: HeaderSendMode::Skip.into(),
     }
 }
@@ -134,10 +139,18 @@ pub(super) fn let_through(
     ProcessingResponse { dynamic_metadata: Some(metadata), mode_override, ..message(kind) }
 }
 
+/// The request's trailers are dropped.
+pub(super) fn no_trailers(names: Vec<String>) -> ProcessingResponse {
+    let change = HeaderMutation { remove_headers: names, ..HeaderMutation::default() };
+    message(Kind::RequestTrailers(TrailersResponse { header_mutation: Some(change) }))
+}
+
 /// The metadata of a request that is let through.
-pub(super) fn metadata(endpoint: &str, session: Option<&str>, watched: Option<&str>) -> Struct {
+pub(super) fn metadata(endpoints: &[SocketAddr], session: Option<&str>, watched: Option<&str>) -> Struct {
+    let endpoints: Vec<String> = endpoints.iter().map(SocketAddr::to_string).collect();
     let text = |text: &str| Value { kind: Some(value::Kind::StringValue(text.to_owned())) };
-    let mut fields = HashMap::from([(DECIDED.to_owned(), text("1")), (ENDPOINT.to_owned(), text(endpoint))]);
+    let mut fields =
+        HashMap::from([(DECIDED.to_owned(), text("1")), (ENDPOINT.to_owned(), text(&endpoints.join(",")))]);
     for (key, value) in [(SESSION, session), (WATCHED, watched)] {
         if let Some(value) = value {
             fields.insert(key.to_owned(), text(value));

@@ -106,7 +106,7 @@ impl Carrier for Envoy {
         way: Way<'_>,
     ) -> Result<(Response<UpstreamBody>, Option<SocketAddr>), UpstreamError> {
         let upstream = &way.planned.upstream;
-        let endpoint = upstream.choose(way.planned.pinned()).await?;
+        let endpoints = upstream.choose(way.planned.pinned()).await?;
         let session = match &way.planned.session {
             // Where the response comes by here, its own id is looked at.
             SessionState::Open { sealed, .. } if !way.response_matters => sealed.to_str().ok(),
@@ -119,8 +119,8 @@ impl Carrier for Envoy {
         let change = change(exchange.request(), parts, upstream.name(), left).map_err(UpstreamError::Lost)?;
         // Elsewhere event streams go on whatever becomes of policies.
         let watched = (way.planned.kind == BackendKind::XBackendMcp).then(|| exchange.is_watched());
-        let metadata = answer::metadata(&endpoint.to_string(), session, watched.as_deref());
-        exchange.let_through(change, metadata, way.response_matters).map_err(lost)?;
+        let metadata = answer::metadata(&endpoints, session, watched.as_deref());
+        exchange.let_through(change, metadata, way.response_matters).await.map_err(lost)?;
         if !way.response_matters {
             let mut response = Response::new(exchange.unseen());
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

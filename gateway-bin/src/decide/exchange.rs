@@ -68,6 +68,8 @@ pub(super) struct Exchange {
     chunks: Option<mpsc::UnboundedSender<Bytes>>,
     /// Bytes of the request's body, if it was read.
     body_bytes: usize,
+    /// Trailers of the request follow its body.
+    has_trailers: bool,
     watches: Arc<Watches>,
     /// What the event stream will be asked about that may be the response.
     awaited: Option<Awaited>,
@@ -112,6 +114,7 @@ impl Exchange {
             response: Vec::new(),
             chunks: None,
             body_bytes: 0,
+            has_trailers: false,
             watches,
             awaited: None,
         };
@@ -143,6 +146,7 @@ impl Exchange {
             Some(Message::RequestBody(body)) => {
                 self.stage = Stage::Body;
                 self.body_bytes = body.body.len();
+                self.has_trailers = !body.end_of_stream;
                 Ok(body.body.into())
             }
             // Envoy answered by itself (the body is too large for it, the client is too slow): nothing goes up, and there
@@ -173,8 +177,8 @@ impl Exchange {
         UpstreamBody::Relayed(body)
     }
 
-    /// Lets the request through; with `waits` the response's head is to come.
-    pub(super) fn let_through(
+    /// Lets the request through, without its trailers; with `waits` the response's head is to come.
+    pub(super) async fn let_through(
         &mut self,
         change: HeaderMutation,
         metadata: Struct,
@@ -185,7 +189,16 @@ impl Exchange {
             Stage::Body => true,
             _ => return Err(Broken("the request cannot be let through now")),
         };
-        self.say(answer::let_through(change, metadata, had_body, waits), !waits)?;
+        let has_trailers = self.has_trailers;
+        self.say(answer::let_through(change, metadata, had_body, waits), !waits && !has_trailers)?;
+        if has_trailers {
+            let Some(Message::RequestTrailers(trailers)) = self.next().await?.request else {
+                self.stage = Stage::Over;
+                return Err(Broken("the proxy did not send the trailers of the request"));
+            };
+            let names = lines::lines(trailers.trailers).into_iter().map(|line| line.name).collect();
+            self.say(answer::no_trailers(names), !waits)?;
+        }
         self.stage = if waits { Stage::Sent } else { Stage::Over };
         Ok(())
     }

@@ -1,15 +1,21 @@
 //! From a request's head to the answer that decides.
-use envoy_types::pb::envoy::extensions::filters::http::ext_proc::v3::processing_mode::{
-    BodySendMode::{Buffered, None as NoBody},
-    HeaderSendMode::{Send, Skip},
+use envoy_types::pb::envoy::{
+    config::core::v3::{HeaderMap as EnvoyHeaders, HeaderValue as EnvoyHeader},
+    extensions::filters::http::ext_proc::v3::processing_mode::{
+        BodySendMode::{Buffered, None as NoBody},
+        HeaderSendMode::{Send, Skip},
+    },
+    service::ext_proc::v3::{
+        HttpTrailers, ProcessingRequest, processing_request::Request as Message,
+        processing_response::Response as Kind,
+    },
 };
-use envoy_types::pb::envoy::service::ext_proc::v3::processing_request::Request as Message;
 
 use crate::{
     envoy::{Lines, chunk, fields},
     support::{
         ENDPOINT, World, changed, check_denied, check_mode, common, immediate, lines, plain_metadata, post,
-        refusal, request, sealed, tool,
+        refusal, request, response, sealed, tool,
     },
 };
 
@@ -227,4 +233,63 @@ async fn a_plain_listener_gives_no_identity() {
     let mut call = world.envoy.call(&plain_metadata()).await.unwrap();
     call.exchange(request(&post("/mcp", &[]), false)).await;
     check_denied(&call.exchange(chunk(Message::RequestBody, tool("get-sum").as_bytes(), true)).await);
+}
+
+#[tokio::test]
+async fn other_endpoints_are_named_for_the_case_that_one_is_dead() {
+    let world = World::start(&[]).await;
+    let slice = r#"
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: none-1, namespace: ns, labels: {kubernetes.io/service-name: none}}
+addressType: IPv4
+ports: [{name: mcp, port: 3001}]
+endpoints: [{addresses: ["10.0.1.1"]}, {addresses: ["10.0.1.2"]}, {addresses: ["10.0.1.3"]}, {addresses: ["10.0.1.4"]}]
+"#;
+    world.change(slice).await;
+    let mut firsts = Vec::new();
+    for _ in 0..4 {
+        let (answer, _call) = world.decide(&lines("GET", "/none", &[]), None).await;
+        let named = fields(answer.dynamic_metadata.as_ref().unwrap(), "agentic")("endpoint").unwrap();
+        let named: Vec<&str> = named.split(',').collect();
+        let all = ["10.0.1.1:3001", "10.0.1.2:3001", "10.0.1.3:3001", "10.0.1.4:3001"];
+        let at = all.iter().position(|one| *one == named[0]).unwrap();
+        let expected: Vec<&str> = all.iter().cycle().skip(at).take(3).copied().collect();
+        assert_eq!(named, expected);
+        firsts.push(at);
+    }
+    firsts.sort_unstable();
+    assert_eq!(firsts, [0, 1, 2, 3], "each in turn");
+}
+
+#[tokio::test]
+async fn trailers_of_a_body_that_was_read_are_dropped() {
+    let world = World::start(&[]).await;
+    let trailers = || {
+        let header = |key: &str| EnvoyHeader { key: key.to_owned(), ..EnvoyHeader::default() };
+        let headers = Some(EnvoyHeaders { headers: vec![header("x-late"), header("authorization")] });
+        let trailers = Message::RequestTrailers(HttpTrailers { trailers: headers });
+        ProcessingRequest { request: Some(trailers), ..ProcessingRequest::default() }
+    };
+    let session = sealed(ENDPOINT);
+    for session in [Some(session.as_str()), None] {
+        let more: Vec<_> = session.iter().map(|id| ("mcp-session-id", *id)).collect();
+        let mut call = world.call().await;
+        call.exchange(request(&post("/mcp", &more), false)).await;
+        // The body does not end the request: trailers follow.
+        let answer = call.exchange(chunk(Message::RequestBody, tool("get-sum").as_bytes(), false)).await;
+        assert!(answer.dynamic_metadata.is_some());
+        let answer = call.exchange(trailers()).await;
+        let Some(Kind::RequestTrailers(answer)) = answer.response else { panic!("{answer:?}") };
+        assert_eq!(answer.header_mutation.unwrap().remove_headers, ["x-late", "authorization"]);
+        if session.is_none() {
+            call.exchange(response(&[("content-type", "application/json")], Some(ENDPOINT), false)).await;
+        }
+        call.ends().await;
+    }
+    // What is denied is denied, whatever follows.
+    let mut call = world.call().await;
+    call.exchange(request(&post("/mcp", &[]), false)).await;
+    check_denied(&call.exchange(chunk(Message::RequestBody, tool("echo").as_bytes(), false)).await);
+    call.ends().await;
 }

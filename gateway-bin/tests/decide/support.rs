@@ -190,6 +190,14 @@ impl World {
         dir.path().join("decide.sock")
     }
 
+    /// Adds objects, in the place of what was added before, and waits until they are in force.
+    pub(crate) async fn change(&self, objects: &str) {
+        let mut generation = self.processor.generation();
+        generation.mark_unchanged();
+        fs::write(self.dir.path().join("manifests/more.yaml"), objects).unwrap();
+        tokio::time::timeout(HOUR / 180, generation.changed()).await.unwrap().unwrap();
+    }
+
     /// A request's stream, on a connection of the agent's.
     pub(crate) async fn call(&self) -> Call {
         self.envoy.call(&tls_metadata(AGENT)).await.unwrap()
@@ -300,7 +308,10 @@ pub(crate) fn check_mode(
         response_header_mode: response.into(),
         request_body_mode: body.into(),
         response_body_mode: response_body.into(),
-        request_trailer_mode: HeaderSendMode::Skip.into(),
+        request_trailer_mode: match body {
+            BodySendMode::Buffered => HeaderSendMode::Send.into(),
+            _ => HeaderSendMode::Skip.into(),
+        },
         response_trailer_mode: HeaderSendMode::Skip.into(),
     };
     assert_eq!(mode_of(answer), Some(expected));

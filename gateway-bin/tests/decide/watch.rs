@@ -1,5 +1,5 @@
 //! Event streams end when a changed policy would deny them.
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use envoy_types::pb::envoy::service::ext_proc::v3::{
     HttpTrailers, ProcessingRequest, processing_request::Request as Message,
@@ -39,14 +39,6 @@ spec:
     source: {type: ServiceAccount, serviceAccount: {name: agent, namespace: ns}}
     authorization: {type: InlineTools, tools: [echo]}
 "#;
-
-/// Adds a policy, and waits until it is in force.
-async fn change(world: &World, policy: &str) {
-    let mut generation = world.processor.generation();
-    generation.mark_unchanged();
-    fs::write(world.dir.path().join("manifests/more.yaml"), policy).unwrap();
-    tokio::time::timeout(Duration::from_secs(20), generation.changed()).await.unwrap().unwrap();
-}
 
 /// Asks about the event stream that answers the request of this name.
 async fn watch(world: &World, name: &str) -> Call {
@@ -100,9 +92,9 @@ async fn what_nobody_sees_ends_when_it_would_be_denied() {
         call.ends().await;
         let mut call = watch(&world, &name).await;
         goes_on(&mut call).await;
-        change(&world, HARMLESS).await;
+        world.change(HARMLESS).await;
         stays(&mut call).await;
-        change(&world, CLOSED).await;
+        world.change(CLOSED).await;
         is_cut_off(call).await;
     }
 }
@@ -115,7 +107,7 @@ async fn what_begins_a_session_ends_when_it_would_be_denied() {
     call.ends().await;
     let mut call = watch(&world, &name).await;
     goes_on(&mut call).await;
-    change(&world, CLOSED).await;
+    world.change(CLOSED).await;
     is_cut_off(call).await;
 }
 
@@ -123,7 +115,7 @@ async fn what_begins_a_session_ends_when_it_would_be_denied() {
 async fn a_change_before_it_begins_counts() {
     let world = World::start(&[]).await;
     let (name, _call) = let_through(&world, Some(&sealed(ENDPOINT)), Some(&tool("get-sum"))).await;
-    change(&world, CLOSED).await;
+    world.change(CLOSED).await;
     is_cut_off(watch(&world, &name).await).await;
 }
 
@@ -137,9 +129,9 @@ async fn what_is_filtered_ends_where_it_is_filtered() {
     other.ends().await;
     let event = chunk(Message::ResponseBody, b"data: {}\n\n", false);
     call.exchange(event).await;
-    change(&world, HARMLESS).await;
+    world.change(HARMLESS).await;
     stays(&mut call).await;
-    change(&world, CLOSED).await;
+    world.change(CLOSED).await;
     is_cut_off(call).await;
 }
 
@@ -153,7 +145,7 @@ async fn what_is_not_known_ends_with_any_change() {
     for (name, allowed) in [(name.as_str(), "a"), ("0000000000000000-1", "b"), ("nonsense", "c")] {
         let mut unknown = watch(&world, name).await;
         goes_on(&mut unknown).await;
-        change(&world, &HARMLESS.replace("echo", allowed)).await;
+        world.change(&HARMLESS.replace("echo", allowed)).await;
         is_cut_off(unknown).await;
     }
     stays(&mut known).await;

@@ -201,7 +201,9 @@ impl Envoy {
             *response.status_mut() = StatusCode::IM_A_TEAPOT;
             return Ok(response);
         }
-        let endpoint: SocketAddr = own("endpoint").unwrap().parse().unwrap();
+        // The first of them: it is there.
+        let endpoints = own("endpoint").unwrap();
+        let endpoint: SocketAddr = endpoints.split(',').next().unwrap().parse().unwrap();
         let (mut parts, mut body) = self.upstream(lines, collected, endpoint).await;
         if mode.response_header_mode == i32::from(HeaderSendMode::Send) {
             let ends = body.is_empty();

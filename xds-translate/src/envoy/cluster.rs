@@ -58,7 +58,7 @@ impl<'a> Clusters<'a> {
         let mut cluster = json!({
             "name": name,
             "connect_timeout": duration(self.settings.connect_timeout),
-            "circuit_breakers": unlimited(),
+            "circuit_breakers": unlimited(self.retries(backend)),
             "typed_extension_protocol_options": http_options(backend),
         });
         if let Some(tls) = &backend.tls {
@@ -101,6 +101,15 @@ impl<'a> Clusters<'a> {
         resources.push(Resource::new(ResourceKind::Cluster, name, cluster));
     }
 
+    /// How many requests may be with a second endpoint at the same time, because a first one took no connection: any number,
+    /// where there can be a second one.
+    fn retries(&self, backend: &Backend) -> u32 {
+        match (&self.settings.policy, &backend.destination) {
+            (Policy::Engine(_), Destination::Endpoints(_)) => UNLIMITED,
+            _ => 0,
+        }
+    }
+
     /// A host name for Envoy's own DNS, or the addresses that were given for it.
     fn resolved(&self, host: &str, port: u16) -> (&'static str, Vec<Value>) {
         let given: Vec<SocketAddr> = self
@@ -129,7 +138,7 @@ pub(super) fn processor(engine: &Engine, settings: &Settings) -> Result<(Value, 
         "type": "STATIC",
         "connect_timeout": "1s",
         // One stream per request, for as long as its response takes.
-        "circuit_breakers": unlimited(),
+        "circuit_breakers": unlimited(0),
         "typed_extension_protocol_options": options(
             json!({"explicit_http_config": {"http2_protocol_options": {}}}),
         ),
@@ -156,8 +165,9 @@ fn endpoint_key() -> Value {
     json!({"key": NAMESPACE, "path": [{"key": ENDPOINT}]})
 }
 
-/// The endpoint that the processor named (a session stays on the one that opened it), and no other: where Envoy does not
-/// know it, nothing is sent (503). A balancer that finds no subset is how Envoy is told so.
+/// The endpoints that the processor named, one after the other while none takes a connection (a session stays on the one
+/// that opened it), and no other: where Envoy knows none of them, nothing is sent (503). A balancer that finds no subset is
+/// how Envoy is told so.
 fn chosen_endpoint() -> Value {
     let in_turn = extension(
         "envoy.load_balancing_policies.round_robin",
@@ -193,12 +203,13 @@ pub(super) fn assignment(name: &str, addresses: impl IntoIterator<Item = Value>)
     json!({"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]})
 }
 
-pub(super) fn unlimited() -> Value {
+/// Without limits other than of retries.
+pub(super) fn unlimited(retries: u32) -> Value {
     json!({"thresholds": [{
         "max_connections": UNLIMITED,
         "max_pending_requests": UNLIMITED,
         "max_requests": UNLIMITED,
-        "max_retries": 0,
+        "max_retries": retries,
     }]})
 }
 

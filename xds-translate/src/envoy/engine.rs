@@ -7,18 +7,20 @@ use super::{
     http::Http,
     json::{duration, extension},
     processor::{
-        CLIENTS, CLUSTER_HEADER, DECIDED, DESTINATION, GATEWAY, LISTENER, NAMESPACE, PEER_CERTIFICATE,
-        PEER_NOT_AFTER, PORT, SESSION, SOURCE, WATCH, WATCH_PREFIX, WATCHED, clients_digest,
+        CLIENTS, CLUSTER_HEADER, DECIDED, DESTINATION, GATEWAY, LISTENER, MAX_ENDPOINTS, NAMESPACE,
+        PEER_CERTIFICATE, PEER_NOT_AFTER, PORT, SESSION, SOURCE, WATCH, WATCH_PREFIX, WATCHED,
+        clients_digest,
     },
 };
 use crate::{Listener, Snapshot};
 
 /// For one filter chain: the HTTPS listener that it is of, or all HTTP listeners of a port.
-pub(super) fn http(snapshot: &Snapshot, listeners: &[&Listener], engine: &Engine) -> Http {
+/// `held`: how many bytes of a body Envoy holds while it is decided.
+pub(super) fn http(snapshot: &Snapshot, listeners: &[&Listener], engine: &Engine, held: u32) -> Http {
     Http {
         // Responses pass them from the last to the first: an event stream is watched when all else was done with its head.
         filters: vec![watch(), processor(snapshot, listeners, engine), router()],
-        routes: routes(),
+        routes: routes(held),
         client_chain: listeners.iter().any(|listener| listener.tls.is_some()),
         local_replies: None,
     }
@@ -135,7 +137,7 @@ fn router() -> Value {
 }
 
 /// Where decided requests go; the rest is refused.
-fn routes() -> Value {
+fn routes(held: u32) -> Value {
     let decided = json!({
         "filter": NAMESPACE,
         "path": [{"key": DECIDED}],
@@ -151,7 +153,17 @@ fn routes() -> Value {
                     "name": "decided",
                     "match": {"prefix": "/", "dynamic_metadata": [decided]},
                     // Event streams live long and are silent for long.
-                    "route": {"cluster_header": CLUSTER_HEADER, "timeout": "0s", "idle_timeout": "0s"},
+                    "route": {
+                        "cluster_header": CLUSTER_HEADER, "timeout": "0s", "idle_timeout": "0s",
+                        // To the next endpoint that the processor named, if any; nothing was sent to the one before.
+                        "retry_policy": {
+                            "retry_on": "connect-failure",
+                            "num_retries": MAX_ENDPOINTS - 1,
+                            "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.010s"},
+                        },
+                    },
+                    // What is sent once more is held for it. Envoy 1.36 counts twice what was held before.
+                    "request_body_buffer_limit": u64::from(held).saturating_mul(2).to_string(),
                     "request_headers_to_remove": [CLUSTER_HEADER],
                     // Empty, and so without effect, where the processor did not open a session.
                     "response_headers_to_add": [{

@@ -221,6 +221,6 @@ fn idle_timeout(settings: &Settings) -> Duration {
 }
 
 /// How many bytes of a body are held while it is decided, in bytes.
-fn buffer_limit(settings: &Settings) -> u32 {
+pub(super) fn buffer_limit(settings: &Settings) -> u32 {
     settings.max_body_bytes.saturating_add(BODY_SLACK).clamp(MIN_WINDOW, MAX_WINDOW)
 }

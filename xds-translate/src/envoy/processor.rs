@@ -13,6 +13,8 @@
 //! - A `content-length` over the limit is best refused (413) at the headers. A body that turns out to be longer than Envoy
 //!   holds (the limit and 64 KiB) never reaches the processor: Envoy answers 413, or 408 after 30 s where the body was there
 //!   before the answer to the headers. One just over the limit does reach it.
+//! - Trailers of a request come where they are asked for with the body, which says by its `end_of_stream` whether there are
+//!   any; the request waits for the answer to them. Where the body is not asked for, trailers go on as they are.
 //! - A repeated Host arrives joined: `:authority` is `a,b`. A `Host` beside an absolute URI is dropped, as HTTP says.
 //! - Envoy replaces the client's `x-forwarded-client-cert` by its own ([`PEER_CHAIN`]) or removes it, removes most `x-envoy-*`,
 //!   and sets `x-forwarded-proto` and `x-envoy-external-address`; it leaves `x-forwarded-for` and the last to the processor, which completes the one and
@@ -34,8 +36,11 @@ pub const NAMESPACE: &str = "agentic";
 /// Key: `"1"` on a request that was decided and let through.
 pub const DECIDED: &str = "decided";
 /// Key: `IP:PORT` (`[IP]:PORT`) of the endpoint that a request must go to: `override_host` of clusters with endpoints,
-/// the original destination of clusters with a host name.
+/// the original destination of clusters with a host name. Of the former there may be up to [`MAX_ENDPOINTS`],
+/// comma-joined: the next one is for the case that no connection can be made to the one before.
 pub const ENDPOINT: &str = "endpoint";
+/// How many endpoints of a backend are tried, at most.
+pub const MAX_ENDPOINTS: usize = 3;
 /// Key: the sealed session id of an open session; the route overwrites an `Mcp-Session-Id` in the response with it (only
 /// where there is one).
 pub const SESSION: &str = "session";

@@ -137,7 +137,7 @@ pub(super) fn clusters(snapshot: &Snapshot, settings: &Settings) -> Vec<Resource
             "type": "EDS",
             "eds_cluster_config": {"eds_config": from_ads(), "service_name": name},
             "connect_timeout": duration(settings.authorizer_timeout),
-            "circuit_breakers": unlimited(),
+            "circuit_breakers": unlimited(0),
             "typed_extension_protocol_options": options(json!({"explicit_http_config": http})),
         });
         let endpoints = asked.backend.endpoints.iter().map(|endpoint| address(endpoint.socket_addr()));
