@@ -4,6 +4,7 @@
 mod broken;
 mod crds;
 mod faults;
+mod filters;
 mod identity;
 mod latency;
 mod probe;
@@ -48,6 +49,8 @@ enum DataPlane {
     Native,
     /// Envoy, with our engine beside it
     Envoy,
+    /// Envoy alone
+    Filters,
 }
 
 /// Parts of the suite, in their order.
@@ -69,6 +72,8 @@ enum Suite {
     Scale,
     /// From one data plane to the other and back, under load
     Switch,
+    /// Envoy alone: a policy outside the subset, and to the engine and our own gateway and back, under load
+    Filters,
 }
 
 /// For one suite.
@@ -89,12 +94,13 @@ impl Suite {
     /// on both with Envoy.
     fn is_of(self, data_plane: DataPlane, long: bool) -> bool {
         match data_plane {
-            DataPlane::Native => !matches!(self, Self::Broken | Self::Switch),
+            DataPlane::Native => !matches!(self, Self::Broken | Self::Switch | Self::Filters),
             DataPlane::Envoy => match self {
                 Self::Story | Self::Broken | Self::Switch => true,
                 Self::Identity | Self::Latency | Self::Faults => long,
-                Self::Crds | Self::Scale => false,
+                Self::Crds | Self::Scale | Self::Filters => false,
             },
+            DataPlane::Filters => matches!(self, Self::Story | Self::Filters),
         }
     }
 }
@@ -110,7 +116,7 @@ pub(crate) fn e2e(args: &E2eArgs) -> anyhow::Result<()> {
         // Inside there is no network: everything is fetched and built before.
         runtime.block_on(Peers::new()?.check())?;
         binaries::build()?;
-        runtime.block_on(images::prepare(args.release, args.data_plane == DataPlane::Envoy))?;
+        runtime.block_on(images::prepare(args.release, args.data_plane != DataPlane::Native))?;
         drop(runtime);
         return cluster::enter(&std::env::args().skip(1).collect::<Vec<_>>());
     }
@@ -154,6 +160,7 @@ async fn suites(args: &E2eArgs, given: Option<&str>) -> anyhow::Result<()> {
                 Suite::Faults => faults::run(world, report).await,
                 Suite::Scale => scale::run(world, report, args.long).await,
                 Suite::Switch => switch::run(world, report).await,
+                Suite::Filters => Box::pin(filters::run(world, report)).await,
             }
         })
         .await;

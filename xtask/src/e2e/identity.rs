@@ -141,8 +141,8 @@ async fn discovery(
         let name = format!("Envoy of {gateway} asks for the certificates of both, and gets its own");
         match (world.data_plane(), credential) {
             (DataPlane::Native, _) => {}
-            (DataPlane::Envoy, None) => report.not_run(&name, "it has no identity"),
-            (DataPlane::Envoy, Some(credential)) => {
+            (DataPlane::Envoy | DataPlane::Filters, None) => report.not_run(&name, "it has no identity"),
+            (DataPlane::Envoy | DataPlane::Filters, Some(credential)) => {
                 report
                     .step(&name, MINUTE, async {
                         let names = [certificate_of(gateway), certificate_of(other)];
@@ -169,7 +169,7 @@ async fn of_its_own(
 ) -> anyhow::Result<Credential> {
     let types: &[&str] = match world.data_plane() {
         DataPlane::Native => &[OBJECT],
-        DataPlane::Envoy => &[OBJECT, LISTENER],
+        DataPlane::Envoy | DataPlane::Filters => &[OBJECT, LISTENER],
     };
     let address = discovery_service(world).await?;
     world.programmed(NAMESPACE, gateway, MINUTE).await?;

@@ -109,7 +109,7 @@ async fn client(
 }
 
 /// Whether the server can have seen nothing of the request.
-fn never_sent(error: &anyhow::Error) -> bool {
+pub(super) fn never_sent(error: &anyhow::Error) -> bool {
     error
         .chain()
         .filter_map(|cause| cause.downcast_ref::<hyper::Error>())

@@ -54,7 +54,7 @@ impl World {
         let folder = tempfile::tempdir_in(namespaces::MEMORY)?;
         let binaries = binaries::build()?;
         let control_plane = ControlPlane::start(&folder.path().join("control-plane"), &binaries).await?;
-        let options = images::options(&binaries, release, data_plane == DataPlane::Envoy).await?;
+        let options = images::options(&binaries, release, data_plane != DataPlane::Native).await?;
         let node = Node::start(&control_plane, &folder.path().join("node"), options).await?;
         let access = control_plane.access();
         install_gateway_api(&access, &binaries).await?;
@@ -99,6 +99,7 @@ impl World {
         let data_plane = match self.data_plane {
             DataPlane::Native => "our own gateway",
             DataPlane::Envoy => "Envoy and the engine",
+            DataPlane::Filters => "Envoy alone",
         };
         let profile = if self.release { "release" } else { "dev" };
         format!("{data_plane}, {profile} profile")
@@ -137,8 +138,9 @@ impl World {
         let manifests = self.printed("install").await?;
         self.access.kubectl(&["apply", "--server-side", "-f", "-"], &manifests).await?;
         self.rolled_out(SYSTEM, "agentic-controller", Duration::from_secs(60)).await?;
-        if self.data_plane == DataPlane::Envoy {
+        if self.data_plane != DataPlane::Native {
             self.give_parameters().await?;
+            self.change_data_plane(self.data_plane).await?;
         }
         self.installed = true;
         Ok(())
@@ -165,6 +167,7 @@ impl World {
         let wanted: &[&str] = match data_plane.unwrap_or(self.data_plane) {
             DataPlane::Native => &["agentic-gateway"],
             DataPlane::Envoy => &["envoy", "decide"],
+            DataPlane::Filters => &["envoy"],
         };
         let label = format!("gateway.networking.k8s.io/gateway-name={gateway}");
         until(within, async || {
@@ -192,11 +195,12 @@ impl World {
 
     /// Changes the data plane of the class, which has parameters then.
     pub(super) async fn change_data_plane(&self, to: DataPlane) -> anyhow::Result<()> {
-        let name = match to {
-            DataPlane::Native => "native",
-            DataPlane::Envoy => "envoy",
+        let (name, policy) = match to {
+            DataPlane::Native => ("native", "null"),
+            DataPlane::Envoy => ("envoy", "null"),
+            DataPlane::Filters => ("envoy", r#""filters""#),
         };
-        let patch = format!(r#"{{"data":{{"dataPlane":"{name}"}}}}"#);
+        let patch = format!(r#"{{"data":{{"dataPlane":"{name}","envoyPolicy":{policy}}}}}"#);
         self.kubectl(&format!("patch configmap gateway-parameters -n {SYSTEM} --type=merge -p {patch}"))
             .await?;
         Ok(())
