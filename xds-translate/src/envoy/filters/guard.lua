@@ -8,6 +8,8 @@ local MATCHED = { @MATCHED@ }
 local HELD = { params = true, _meta = true, ref = true, notifications = true }
 -- What rules compare in them.
 local COMPARED = { method = true, name = true, uri = true, taskId = true }
+-- Methods of requests that are judged by having no body.
+local BODILESS = { GET = true, HEAD = true, DELETE = true, OPTIONS = true }
 -- The protocol's keys, by their lower-case spelling.
 local KEYS = {}
 for key in ([[
@@ -191,7 +193,16 @@ function envoy_on_request(handle)
     if without_port(origin:lower(), port) == own then metadata:set(NAMESPACE, "same_origin", true) end
   end
   local message = metadata:get("@MCP@")
-  if message == nil then return end
+  if message == nil then
+    if BODILESS[headers:get(":method")] then
+      -- Neither chunks nor HTTP/2 say beforehand that there is one.
+      local body = handle:body()
+      if body == nil or body:length() == 0 then
+        handle:streamInfo():dynamicMetadata():set(NAMESPACE, "bodiless", true)
+      end
+    end
+    return
+  end
   for key, value in pairs(message) do metadata:set("@COMPATIBLE@", key, value) end
   local body = handle:body()
   -- The MCP filter does not count the white space after a message.

@@ -143,6 +143,18 @@ impl Chain<'_> {
                 return;
             }
         };
+        if conditions.get("query_parameters").is_some() {
+            // Envoy compares parameters as they are written, we what they mean: what could match is refused.
+            let mut all = matched.clone();
+            merge(&mut all, conditions.clone());
+            if let Some(fields) = all.as_object_mut() {
+                fields.remove("query_parameters");
+            }
+            let escaped =
+                json!({"name": ":path", "string_match": {"safe_regex": {"regex": r"[^?]*\?.*[%+].*"}}});
+            merge(&mut all, json!({"headers": [escaped]}));
+            routes.push(answer(all, 400, "escapes in a query that decides on the route"));
+        }
         let with = |mut path: Value| {
             merge(&mut path, conditions.clone());
             path
@@ -386,13 +398,17 @@ fn refusals() -> Vec<Value> {
         .map(|(pattern, text)| answer(json!({"safe_regex": {"regex": pattern}}), 400, text))
         .collect();
     let host = r"(?:[\w-]+(?:\.[\w-]+)*|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?";
-    let headers = json!([{
-        "name": ":authority",
-        "string_match": {"safe_regex": {"regex": host}},
-        "invert_match": true,
-    }]);
-    let text = "the Host header is no host name with an optional port";
-    routes.push(answer(json!({"prefix": "/", "headers": headers}), 400, text));
+    // Numbers of five digits that are no port.
+    let no_port = r".*:(?:[07-9]\d{4}|6[6-9]\d{3}|65[6-9]\d\d|655[4-9]\d|6553[6-9])";
+    for (regex, inverted) in [(host, true), (no_port, false)] {
+        let headers = json!([{
+            "name": ":authority",
+            "string_match": {"safe_regex": {"regex": regex}},
+            "invert_match": inverted,
+        }]);
+        let text = "the Host header is no host name with an optional port";
+        routes.push(answer(json!({"prefix": "/", "headers": headers}), 400, text));
+    }
     let headers = json!([{"name": ":method", "string_match": {"exact": "TRACE"}}]);
     routes.push(answer(json!({"prefix": "/", "headers": headers}), 405, "CONNECT and TRACE are not served"));
     routes
