@@ -3,6 +3,7 @@
 //! Both are processes of their own on one worker thread, on plain HTTP/1.1 keep-alive over loopback, in front of the same
 //! upstream. The gateway runs with its defaults: request log into a pipe, metrics, timeouts, one policy that allows the tool.
 //! CPU per request is the proxy process's user and system time, the figure that a noisy machine disturbs least.
+pub(crate) mod envoy;
 mod load;
 mod parts;
 
@@ -18,7 +19,10 @@ use anyhow::{Context as _, bail, ensure};
 use clap::{Args, Subcommand};
 
 use self::load::{Figures, load};
-use crate::command::{cargo, run, target_folder};
+use crate::{
+    command::{cargo, run, target_folder},
+    interop::process::cpu_of,
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchProxy {
@@ -49,8 +53,8 @@ pub(crate) fn part(part: &Part) -> anyhow::Result<()> {
     }
 }
 
-pub(crate) fn bench_proxy(bench: &BenchProxy) -> anyhow::Result<()> {
-    ensure!(bench.rounds > 0 && bench.seconds > 0, "at least one round of one second");
+/// Builds the gateway as a release has it, and the parts.
+fn build_release() -> anyhow::Result<()> {
     run(cargo().args([
         "build",
         "--release",
@@ -60,7 +64,12 @@ pub(crate) fn bench_proxy(bench: &BenchProxy) -> anyhow::Result<()> {
         "agentic-gateway",
         "-p",
         "xtask",
-    ]))?;
+    ]))
+}
+
+pub(crate) fn bench_proxy(bench: &BenchProxy) -> anyhow::Result<()> {
+    ensure!(bench.rounds > 0 && bench.seconds > 0, "at least one round of one second");
+    build_release()?;
     let release = target_folder().join("release");
     let xtask = release.join("xtask");
 
@@ -159,12 +168,7 @@ impl Process {
     /// User and system time so far.
     fn cpu(&self) -> anyhow::Result<Duration> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id()))?;
-        // Fields are counted from behind the command's name, which may hold spaces.
-        let (_, fields) = stat.rsplit_once(')').context("unreadable /proc/PID/stat")?;
-        let ticks: u64 =
-            fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse().unwrap_or(0u64)).sum();
-        // Linux reports in units of USER_HZ, which is 100 on every architecture that Rust knows.
-        Ok(Duration::from_millis(ticks * 10))
+        cpu_of(&stat)
     }
 
     fn rss_kib(&self) -> anyhow::Result<u64> {

@@ -53,6 +53,8 @@ enum Task {
     Chroot(chroot::ChrootArgs),
     /// The gateway beside a bare hyper proxy: CPU per request and latency, in the same run
     BenchProxy(bench::BenchProxy),
+    /// Envoy with the engine beside it, and Envoy alone: CPU per request and latency, in the same run
+    BenchEnvoy(bench::envoy::BenchEnvoy),
     /// A part of a measurement that is a process of its own
     #[command(hide = true)]
     BenchPart {
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
         Task::Descriptors => descriptors::write(),
         Task::Chroot(args) => chroot::chroot(&args),
         Task::BenchProxy(bench) => bench::bench_proxy(&bench),
+        Task::BenchEnvoy(bench) => bench::envoy::bench_envoy(&bench),
         Task::BenchPart { part } => bench::part(&part),
     };
     match done {

@@ -1,5 +1,4 @@
-//! From a stream's initial metadata to the connection that a request came on: what Envoy verified, and where it was
-//! received.
+//! From a stream's initial metadata to the connection that a request came on: who the client is, and where it was received.
 use std::{
     net::SocketAddr,
     sync::{Arc, atomic::AtomicBool},
@@ -14,8 +13,8 @@ use tonic::metadata::MetadataMap;
 use xds_translate::{
     ClientCertificates, Protocol,
     envoy::processor::{
-        ABSENT, BACKEND, CLIENTS, DESTINATION, GATEWAY, LISTENER, PEER_CERTIFICATE, PEER_NOT_AFTER,
-        PEER_URIS, PORT, SOURCE,
+        ABSENT, BACKEND, CLIENTS, DESTINATION, GATEWAY, LISTENER, PEER_CERTIFICATE, PEER_NOT_AFTER, PORT,
+        SOURCE,
     },
 };
 
@@ -99,7 +98,7 @@ pub(super) fn connection(
         },
     };
     let listener = value(metadata, LISTENER)?;
-    let peer = [PEER_URIS, PEER_CERTIFICATE, PEER_NOT_AFTER, CLIENTS];
+    let peer = [PEER_CERTIFICATE, PEER_NOT_AFTER, CLIENTS];
     let Client { admitted, identity, ends } = match listener {
         Some(name) => tls(metadata, shown, runtime, (port, name), now)?,
         None => {
@@ -169,11 +168,6 @@ fn tls(
         return Ok(Client { admitted, identity: None, ends });
     };
     let clients = &terms.clients;
-    let is_frontend = matches!(**clients, ClientCertificates::Frontend { .. });
-    if is_frontend && value(metadata, PEER_URIS)?.is_some() {
-        // Something else than the trust bundles verified it.
-        return Err(misconfigured(format!("`{PEER_URIS}` where a frontend CA lets connections in")));
-    }
     let refused = |detail: String| Refused {
         status: StatusCode::FORBIDDEN,
         text: "the client's certificate gives no identity",
@@ -206,38 +200,14 @@ fn peer(
     now: SystemTime,
 ) -> Result<(Peer, Option<i64>), Refused> {
     let ends: Option<i64> = parsed(metadata, PEER_NOT_AFTER)?;
-    match (value(metadata, PEER_URIS)?, value(metadata, PEER_CERTIFICATE)?) {
-        (None, None) => Ok((Peer::Absent, ends)),
-        (Some(_), Some(_)) => {
-            Err(misconfigured(format!("`{PEER_URIS}` and `{PEER_CERTIFICATE}` are both given")))
-        }
-        (Some(uris), None) => {
-            let ends = ends.ok_or_else(|| misconfigured(format!("`{PEER_NOT_AFTER}` is missing")))?;
-            Ok((verified_by_envoy(uris, ends, trust, now), Some(ends)))
-        }
-        (None, Some(escaped)) => Ok(verified_here((escaped, shown), ends, trust, now)),
-    }
-}
-
-fn verified_by_envoy(uris: &str, ends: i64, trust: &TrustDomains, now: SystemTime) -> Peer {
-    if uris.contains(',') {
-        return Peer::Unusable("the certificate has more than one URI".to_owned());
-    }
-    let id: SpiffeId = match uris.parse() {
-        Ok(id) => id,
-        Err(error) => return Peer::Unusable(format!("the certificate's URI is no SPIFFE ID: {error}")),
-    };
-    if !trust.knows(id.trust_domain()) {
-        return Peer::Unusable(format!("there is no trust bundle for `{}`", id.trust_domain()));
-    }
-    if is_over(ends, now) {
-        return Peer::Over;
-    }
-    Peer::Known(id)
+    Ok(match value(metadata, PEER_CERTIFICATE)? {
+        None => (Peer::Absent, ends),
+        Some(escaped) => verified((escaped, shown), ends, trust, now),
+    })
 }
 
 /// The certificate's own notAfter counts, and the one that is said of it, whichever comes first.
-fn verified_here(
+fn verified(
     (escaped, shown): (&str, Option<&[u8]>),
     said: Option<i64>,
     trust: &TrustDomains,

@@ -6,13 +6,14 @@ use spiffe_id::SvidRequest;
 use xds_translate::{
     ClientCertificates,
     envoy::processor::{
-        BACKEND, CLIENTS, DESTINATION, GATEWAY, LISTENER, PEER_CERTIFICATE, PEER_CHAIN, PEER_NOT_AFTER,
-        PEER_URIS, PORT, SOURCE, clients_digest,
+        BACKEND, CLIENTS, DESTINATION, GATEWAY, LISTENER, PEER_CERTIFICATE, PEER_CHAIN, PEER_NOT_AFTER, PORT,
+        SOURCE, clients_digest,
     },
 };
 
+use crate::envoy::escaped;
 use crate::support::{
-    AGENT, HOUR, LATER, OTHER, World, ca, changed, common, lines, plain_metadata, refusal, request,
+    AGENT, HOUR, LATER, World, ca, certificate, changed, common, lines, plain_metadata, refusal, request,
     tls_metadata,
 };
 
@@ -43,8 +44,7 @@ async fn what_envoy_says_of_a_connection() {
     let world = World::start(&[]).await;
     let (tls, plain) = (|| tls_metadata(AGENT), plain_metadata);
     let optional = clients_digest(&ClientCertificates::SpiffeOptional);
-    let elsewhere = "spiffe://example.org/agent";
-    let several = format!("{AGENT},{OTHER}");
+    let elsewhere = certificate(&ca("example.org"), "spiffe://example.org/agent");
     let cases = [
         ("TLS", tls(), 200),
         ("plain", plain(), 200),
@@ -64,37 +64,23 @@ async fn what_envoy_says_of_a_connection() {
         // Its identity is nobody's business, and TLS is what gives one.
         ("TLS without a listener", with(tls(), LISTENER, None), 500),
         ("plain, where TLS is", with(plain(), PORT, Some("10001")), 500),
-        ("plain with an identity", with(plain(), PEER_URIS, Some(AGENT)), 500),
+        ("plain with an identity", with(plain(), PEER_CERTIFICATE, Some(&certificate(world.ca, AGENT))), 500),
         ("plain with terms", with(plain(), CLIENTS, Some(&optional)), 500),
         ("no terms", with(tls(), CLIENTS, None), 421),
         ("other terms", with(tls(), CLIENTS, Some(&optional)), 421),
-        ("no identity", with(tls(), PEER_URIS, None), 403),
-        ("a dash for an identity", with(tls(), PEER_URIS, Some("-")), 403),
-        ("several URIs", with(tls(), PEER_URIS, Some(&several)), 403),
-        ("no SPIFFE ID", with(tls(), PEER_URIS, Some("https://x.test/")), 403),
-        ("a trust domain alone", with(tls(), PEER_URIS, Some("spiffe://cluster.local")), 403),
-        ("a trust domain without a bundle", with(tls(), PEER_URIS, Some(elsewhere)), 403),
+        ("no identity", with(tls(), PEER_CERTIFICATE, None), 403),
+        ("a dash for an identity", with(tls(), PEER_CERTIFICATE, Some("-")), 403),
+        ("a trust domain without a bundle", with(tls(), PEER_CERTIFICATE, Some(&elsewhere)), 403),
         ("expired", with(tls(), PEER_NOT_AFTER, Some("1000000000")), 403),
-        ("no end", with(tls(), PEER_NOT_AFTER, None), 500),
         ("an end that is none", with(tls(), PEER_NOT_AFTER, Some("soon")), 500),
-        ("two identities", twice(tls(), PEER_URIS), 500),
+        ("two identities", twice(tls(), PEER_CERTIFICATE), 500),
         ("two ports", twice(tls(), PORT), 500),
-        ("both ways", with(tls(), PEER_CERTIFICATE, Some("x")), 500),
         ("a backend", with(tls(), BACKEND, Some("service/ns/server:3001")), 200),
         ("another backend", with(tls(), BACKEND, Some("xbackend/ns/server")), 500),
     ];
     for (name, metadata, expected) in cases {
         assert_eq!(arrives(&world, &metadata).await, expected, "{name}");
     }
-}
-
-fn escaped(pem: &str) -> String {
-    pem.bytes()
-        .map(|byte| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => char::from(byte).to_string(),
-            byte => format!("%{byte:02X}"),
-        })
-        .collect()
 }
 
 fn pem(ca: &spiffe_id::CaPool, from: SystemTime, to: SystemTime) -> String {
@@ -106,20 +92,19 @@ fn pem(ca: &spiffe_id::CaPool, from: SystemTime, to: SystemTime) -> String {
 async fn a_certificate_is_verified_here() {
     let world = World::start(&[]).await;
     let now = SystemTime::now();
-    let good = pem(&world.ca, now - HOUR, now + HOUR);
+    let good = pem(world.ca, now - HOUR, now + HOUR);
     let cases = [
         ("good", escaped(&good), 200),
         ("another CA", escaped(&pem(&ca("cluster.local"), now - HOUR, now + HOUR)), 403),
         ("another trust domain's CA", escaped(&good.replace('A', "B")), 403),
-        ("expired", escaped(&pem(&world.ca, now - HOUR, now - HOUR / 2)), 403),
-        ("not yet", escaped(&pem(&world.ca, now + HOUR / 2, now + HOUR)), 403),
+        ("expired", escaped(&pem(world.ca, now - HOUR, now - HOUR / 2)), 403),
+        ("not yet", escaped(&pem(world.ca, now + HOUR / 2, now + HOUR)), 403),
         ("two", escaped(&format!("{good}{good}")), 403),
         ("none", "x".to_owned(), 403),
         ("a broken escape", "%4".to_owned(), 403),
     ];
     for (name, certificate, expected) in cases {
-        let metadata = with(tls_metadata(AGENT), PEER_URIS, None);
-        let metadata = with(metadata, PEER_CERTIFICATE, Some(&certificate));
+        let metadata = with(tls_metadata(AGENT), PEER_CERTIFICATE, Some(&certificate));
         for end in [None, Some(LATER)] {
             let metadata = with(metadata.clone(), PEER_NOT_AFTER, end);
             assert_eq!(arrives(&world, &metadata).await, expected, "{name}");
@@ -169,8 +154,7 @@ async fn what_a_client_has_shown_leads_to_a_root_and_says_nothing_else() {
         ("too many", by_intermediate, Some(header(&many)), 403),
     ];
     for (name, certificate, shown, expected) in &cases {
-        let metadata = with(tls_metadata(AGENT), PEER_URIS, None);
-        let metadata = with(metadata, PEER_CERTIFICATE, Some(&escaped(certificate)));
+        let metadata = with(tls_metadata(AGENT), PEER_CERTIFICATE, Some(&escaped(certificate)));
         let forwarded: Vec<_> = shown.iter().map(|shown| (PEER_CHAIN, shown.as_str())).collect();
         let head = lines("GET", "/svc", &forwarded);
         // Once more for what is remembered of the first time.
@@ -193,17 +177,17 @@ async fn no_response_outlives_the_identity() {
     let clock = SystemTime::now();
     let now = clock.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     let (minute, year) = ((now + 60).to_string(), (now + 400 * 24 * 3600).to_string());
-    let certificate = escaped(&pem(&world.ca, clock - HOUR, clock + HOUR));
-    let by_uri = || tls_metadata(AGENT);
-    let by_certificate = || with(with(by_uri(), PEER_URIS, None), PEER_CERTIFICATE, Some(&certificate));
+    let certificate = escaped(&pem(world.ca, clock - HOUR, clock + HOUR));
+    let long = || tls_metadata(AGENT);
+    let short = || with(long(), PEER_CERTIFICATE, Some(&certificate));
     let (in_a_minute, in_an_hour) = (Some(50_000..=61_000), Some(3_590_000..=3_601_000));
     let cases = [
-        (with(by_uri(), PEER_NOT_AFTER, Some(&minute)), in_a_minute.clone()),
-        (with(by_uri(), PEER_NOT_AFTER, Some(&year)), None),
+        (with(long(), PEER_NOT_AFTER, Some(&minute)), in_a_minute.clone()),
+        (with(long(), PEER_NOT_AFTER, Some(&year)), None),
         // The end that is in the certificate counts too.
-        (with(by_certificate(), PEER_NOT_AFTER, None), in_an_hour.clone()),
-        (with(by_certificate(), PEER_NOT_AFTER, Some(&year)), in_an_hour),
-        (with(by_certificate(), PEER_NOT_AFTER, Some(&minute)), in_a_minute),
+        (with(short(), PEER_NOT_AFTER, None), in_an_hour.clone()),
+        (with(short(), PEER_NOT_AFTER, Some(&year)), in_an_hour),
+        (with(short(), PEER_NOT_AFTER, Some(&minute)), in_a_minute),
     ];
     for (metadata, expected) in cases {
         let mut call = world.envoy.call(&metadata).await.unwrap();

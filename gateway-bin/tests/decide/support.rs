@@ -1,5 +1,5 @@
 //! A processor with its files, and what an Envoy would send to it.
-use std::{fs, path::PathBuf, time::SystemTime};
+use std::{fs, path::PathBuf, sync::LazyLock, time::SystemTime};
 
 use agentic_gateway::{
     AccessLog, Processor, StartError,
@@ -24,7 +24,7 @@ use xds_translate::{
     envoy::processor::{self, clients_digest},
 };
 
-use crate::envoy::{Call, Envoy, Lines, chunk, head, mutate};
+use crate::envoy::{Call, Envoy, Lines, chunk, escaped, head, mutate};
 
 pub(crate) const AGENT: &str = "spiffe://cluster.local/ns/ns/sa/agent";
 pub(crate) const OTHER: &str = "spiffe://cluster.local/ns/ns/sa/other";
@@ -33,6 +33,8 @@ pub(crate) const SOURCE: &str = "192.0.2.7:40000";
 pub(crate) const ENDPOINT: &str = "10.0.0.1:3001";
 pub(crate) const KEY: [u8; 32] = [9; 32];
 pub(crate) const HOUR: std::time::Duration = std::time::Duration::from_secs(3600);
+/// Longer than any response is given.
+const YEARS: std::time::Duration = std::time::Duration::from_secs(800 * 24 * 3600);
 /// 2100-01-01
 pub(crate) const LATER: &str = "4102444800";
 const DENIED: &str =
@@ -130,17 +132,21 @@ spec:
     authorization: {type: InlineTools, tools: [get-sum]}
 "#;
 
+/// The CA that every world trusts.
+static CA: LazyLock<CaPool> = LazyLock::new(|| ca("cluster.local"));
+
 /// A processor and the one who asks it.
 pub(crate) struct World {
     pub(crate) processor: Processor,
     pub(crate) envoy: Envoy,
-    pub(crate) ca: CaPool,
+    pub(crate) ca: &'static CaPool,
     pub(crate) dir: TempDir,
 }
 
 pub(crate) fn ca(domain: &str) -> CaPool {
     let now = SystemTime::now();
-    CaPool::generate("1", &domain.parse().unwrap(), KeyKind::EcdsaP256, now - HOUR, now + 24 * HOUR).unwrap()
+    CaPool::generate("1", &domain.parse().unwrap(), KeyKind::EcdsaP256, now - HOUR, now + YEARS + HOUR)
+        .unwrap()
 }
 
 /// A folder with manifests, identity and keys.
@@ -178,8 +184,8 @@ pub(crate) async fn start(dir: &TempDir, listen: &str, more: &[&str]) -> Result<
 
 impl World {
     pub(crate) async fn start(more: &[&str]) -> Self {
-        let ca = ca("cluster.local");
-        let dir = folder(&ca);
+        let ca = &*CA;
+        let dir = folder(ca);
         let socket = Self::socket_in(&dir);
         let processor = start(&dir, &format!("unix:{}", socket.display()), more).await.unwrap();
         let envoy = Envoy::connect(&socket, None).await;
@@ -233,6 +239,12 @@ pub(crate) fn required() -> String {
     clients_digest(&ClientCertificates::SpiffeRequired)
 }
 
+/// What Envoy says of a client that has shown a certificate of this CA.
+pub(crate) fn certificate(ca: &CaPool, identity: &str) -> String {
+    let (id, now) = (identity.parse().unwrap(), SystemTime::now());
+    escaped(&ca.issue(&SvidRequest::new(&id, now - HOUR, now + YEARS)).unwrap().chain_pem())
+}
+
 pub(crate) fn tls_metadata(identity: &str) -> Vec<(&'static str, String)> {
     vec![
         (processor::GATEWAY, "ns/gw".to_owned()),
@@ -241,7 +253,7 @@ pub(crate) fn tls_metadata(identity: &str) -> Vec<(&'static str, String)> {
         (processor::DESTINATION, "10.0.0.9:10001".to_owned()),
         (processor::LISTENER, "https".to_owned()),
         (processor::CLIENTS, required()),
-        (processor::PEER_URIS, identity.to_owned()),
+        (processor::PEER_CERTIFICATE, certificate(&CA, identity)),
         (processor::PEER_NOT_AFTER, LATER.to_owned()),
     ]
 }

@@ -421,3 +421,13 @@ fn immediate(response: ImmediateResponse) -> Response<Full<Bytes>> {
     mutate(&mut lines, &response.headers.unwrap_or_default());
     Response::from_parts(response_parts(lines), Full::from(response.body))
 }
+
+/// As `%DOWNSTREAM_PEER_CERT%` writes PEM.
+pub(crate) fn escaped(pem: &str) -> String {
+    pem.bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => char::from(byte).to_string(),
+            byte => format!("%{byte:02X}"),
+        })
+        .collect()
+}

@@ -31,7 +31,7 @@ use hyper_util::{
 use rustls::{ClientConfig, ServerConfig, pki_types::ServerName};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
-use spiffe_id::{CaPool, KeyKind, SpiffeId, SvidRequest, TrustDomain};
+use spiffe_id::{CaPool, IssuedSvid, KeyKind, SpiffeId, SvidRequest, TrustDomain};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -48,7 +48,7 @@ use xds_translate::{
 
 use super::{
     controller::{CONTROLLER, Controller, resources, with_session_keys},
-    envoy::Envoy,
+    envoy::{Envoy, escaped},
     real_envoy::{Pair, Program, Source},
     wire::Wire,
 };
@@ -62,6 +62,8 @@ pub(crate) const GATEWAY: &str = "quickstart-ns/agentic-net-gateway";
 const BASE: &str = include_str!("../cases/base.yaml");
 const SESSION_KEY: [u8; 32] = [7; 32];
 const HOUR: Duration = Duration::from_secs(3600);
+/// Longer than any response is given.
+const YEARS: Duration = Duration::from_secs(800 * 24 * 3600);
 /// Listener names of the base, and their ports.
 pub(crate) const LISTENERS: [(&str, u16); 3] = [("https", 10_001), ("plain", 10_002), ("https2", 10_003)];
 
@@ -157,8 +159,14 @@ impl World {
         let now = SystemTime::now();
         let dir = tempfile::tempdir().unwrap();
         let ca = |domain: &str| {
-            CaPool::generate("1", &domain.parse().unwrap(), KeyKind::EcdsaP256, now - HOUR, now + 24 * HOUR)
-                .unwrap()
+            CaPool::generate(
+                "1",
+                &domain.parse().unwrap(),
+                KeyKind::EcdsaP256,
+                now - HOUR,
+                now + YEARS + HOUR,
+            )
+            .unwrap()
         };
         let cas = BTreeMap::from(["cluster.local", "other.domain"].map(|domain| (domain, ca(domain))));
         let public = ca(REMOTE_HOST);
@@ -359,11 +367,20 @@ impl World {
         out
     }
 
-    fn write_identity(&self, folder: &str, id: &SpiffeId) -> PathBuf {
+    fn svid(&self, id: &SpiffeId, lasts: Duration) -> IssuedSvid {
         let now = SystemTime::now();
+        self.cas[id.trust_domain()].issue(&SvidRequest::new(id, now - HOUR, now + lasts)).unwrap()
+    }
+
+    /// The certificate of a client, as Envoy says it.
+    fn shown(&self, identity: &str) -> String {
+        escaped(&self.svid(&identity.parse().unwrap(), YEARS).chain_pem())
+    }
+
+    fn write_identity(&self, folder: &str, id: &SpiffeId) -> PathBuf {
         let folder = self.dir.path().join(folder);
         fs::create_dir(&folder).unwrap();
-        let svid = self.cas[id.trust_domain()].issue(&SvidRequest::new(id, now - HOUR, now + HOUR)).unwrap();
+        let svid = self.svid(id, HOUR);
         fs::write(folder.join("credential-bundle.pem"), svid.credential_bundle_pem().unwrap()).unwrap();
         fs::write(folder.join("cluster.local.trust-bundle.pem"), self.cas["cluster.local"].roots_pem())
             .unwrap();
@@ -432,7 +449,11 @@ impl Running<'_> {
     ) -> std::io::Result<Box<dyn Wire>> {
         if let Front::Processor(_, envoy) = &self.front {
             let (near, far) = tokio::io::duplex(1 << 16);
-            tokio::spawn(envoy.clone().serve(far, metadata(listener, port_of(listener), identity)));
+            let shown = (listener != "plain").then(|| {
+                self.world.shown(identity.expect("an HTTPS listener of the base wants an identity"))
+            });
+            let metadata = metadata(listener, port_of(listener), shown);
+            tokio::spawn(envoy.clone().serve(far, metadata));
             return Ok(Box::new(near));
         }
         let stream = TcpStream::connect(self.address(listener)).await?;
@@ -461,21 +482,18 @@ fn port_of(listener: &str) -> u16 {
 }
 
 /// What Envoy says of a connection.
-fn metadata(listener: &str, port: u16, identity: Option<&str>) -> Vec<(&'static str, String)> {
+fn metadata(listener: &str, port: u16, shown: Option<String>) -> Vec<(&'static str, String)> {
     let mut metadata = vec![
         (processor::GATEWAY, GATEWAY.to_owned()),
         (processor::PORT, port.to_string()),
         (processor::SOURCE, "127.0.0.1:40000".to_owned()),
         (processor::DESTINATION, format!("127.0.0.1:{port}")),
     ];
-    if listener != "plain" {
+    if let Some(shown) = shown {
         metadata.extend([
             (processor::LISTENER, listener.to_owned()),
             (processor::CLIENTS, clients_digest(&ClientCertificates::SpiffeRequired)),
-            (
-                processor::PEER_URIS,
-                identity.expect("an HTTPS listener of the base wants an identity").to_owned(),
-            ),
+            (processor::PEER_CERTIFICATE, shown),
             (processor::PEER_NOT_AFTER, "4102444800".to_owned()),
         ]);
     }

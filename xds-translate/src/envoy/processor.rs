@@ -58,11 +58,7 @@ pub const LISTENER: &str = "x-agentic-listener";
 /// Initial metadata, of TLS connections only: [`clients_digest`] of the terms on which the client was let in; a
 /// connection that outlives a change of them is refused (421).
 pub const CLIENTS: &str = "x-agentic-clients";
-/// Initial metadata of Envoys that somebody else configures: URI SANs of a client certificate that Envoy's SPIFFE validator
-/// verified against the bundle of its trust domain, comma-joined; exactly one makes an identity. Never sent where something
-/// else verified the certificate, and never by the listeners that are made here: [`PEER_CERTIFICATE`] is.
-pub const PEER_URIS: &str = "x-agentic-peer-uris";
-/// Initial metadata: the client's certificate (URL-encoded PEM), of which the handshake has proven that it is the client's and
+/// Initial metadata, of TLS connections only: the client's certificate (URL-encoded PEM), of which the handshake has proven that it is the client's and
 /// nothing else: the processor verifies it against the trust bundles itself, whatever Envoy has verified.
 pub const PEER_CERTIFICATE: &str = "x-agentic-peer-certificate";
 /// Request header: the certificates that the client has shown (`Chain="..."`, URL-encoded PEM), of which the processor takes

@@ -150,6 +150,24 @@ impl Manifests {
         }));
     }
 
+    /// A v1alpha1 policy for an MCP server: anyone may call these tools.
+    #[must_use]
+    pub(crate) fn open_policy(mut self, backend: &str, tools: &[&str]) -> Self {
+        self.0.push(json!({
+            "apiVersion": "agentic.networking.x-k8s.io/v1alpha1",
+            "kind": "XAccessPolicy",
+            "metadata": {"name": format!("for-{backend}"), "namespace": NAMESPACE},
+            "spec": {
+                "targetRefs": [{"group": AGENTIC, "kind": "XBackend", "name": backend}],
+                "action": "Allow",
+                "rules": [{"name": "tools", "authorization": {"type": "Inline", "mcp": {
+                    "methods": [{"name": "tools/call", "params": tools}],
+                }}}],
+            },
+        }));
+        self
+    }
+
     /// A v0alpha0 policy for an MCP server; rules as `(service account, authorization)`.
     #[must_use]
     pub(crate) fn policy(mut self, backend: &str, rules: &[(&str, Value)]) -> Self {

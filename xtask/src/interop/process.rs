@@ -133,6 +133,13 @@ impl Process {
         }
     }
 
+    /// User and system time so far.
+    pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
+        let id = self.child.id().with_context(|| format!("{} has ended", self.name))?;
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).context("no /proc")?;
+        cpu_of(&stat)
+    }
+
     /// Resident memory, in KiB.
     pub(crate) fn rss_kib(&self) -> anyhow::Result<u64> {
         let id = self.child.id().with_context(|| format!("{} has ended", self.name))?;
@@ -180,6 +187,16 @@ pub(crate) fn shown(output: &std::process::Output) -> String {
         text.lines().skip(skip).map(|line| format!("    | {line}\n")).collect::<String>()
     });
     lines.concat()
+}
+
+/// User and system time in the text of `/proc/PID/stat`.
+pub(crate) fn cpu_of(stat: &str) -> anyhow::Result<Duration> {
+    // Fields are counted from behind the command's name, which may hold spaces.
+    let (_, fields) = stat.rsplit_once(')').context("unreadable /proc/PID/stat")?;
+    let ticks: u64 =
+        fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse().unwrap_or(0u64)).sum();
+    // Linux reports in units of USER_HZ, which is 100 on every architecture that Rust knows.
+    Ok(Duration::from_millis(ticks * 10))
 }
 
 /// Below the ports that Linux gives to outgoing connections.

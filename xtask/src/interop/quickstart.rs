@@ -1,7 +1,9 @@
 //! `agentic-gateway quickstart --serve`: servers, authorizer, gateway and sidecar, from the very binary.
-use std::time::Duration;
+use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
+use serde::Deserialize as _;
+use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::{Run, process::Process};
@@ -14,6 +16,7 @@ pub(crate) struct Quickstart {
     pub(crate) process: Process,
     /// Where the sidecar is, without a slash at the end.
     pub(crate) sidecar: String,
+    files: PathBuf,
 }
 
 impl Quickstart {
@@ -22,6 +25,8 @@ impl Quickstart {
         // It is killed at the end, and then cannot tidy up: its files go with ours.
         command.args(["quickstart", "--serve"]).env("TMPDIR", run.folder("quickstart")?);
         let mut process = Process::start("quickstart --serve", &mut command)?;
+        let said = process.line("Everything keeps running until Ctrl-C. Files are in ", START).await?;
+        let files = PathBuf::from(said.trim());
         let said = process.line("sidecar", START).await?;
         let sidecar = said
             .split_whitespace()
@@ -29,6 +34,20 @@ impl Quickstart {
             .with_context(|| format!("no URL in `sidecar{said}`"))?
             .trim_end_matches('/')
             .to_owned();
-        Ok(Self { process, sidecar })
+        Ok(Self { process, sidecar, files })
+    }
+
+    /// The port of loopback where its local MCP server is, which speaks 2026-07-28.
+    pub(crate) fn local_server(&self) -> anyhow::Result<u16> {
+        let endpoints = fs::read_to_string(self.files.join("manifests/endpoints.yaml"))?;
+        for document in serde_yaml_ng::Deserializer::from_str(&endpoints) {
+            let slice = Value::deserialize(document)?;
+            let service = slice.pointer("/metadata/labels/kubernetes.io~1service-name");
+            if service == Some(&json!("mcp-everything-svc")) {
+                let port = slice.pointer("/ports/0/port").and_then(Value::as_u64).context("no port")?;
+                return Ok(u16::try_from(port)?);
+            }
+        }
+        anyhow::bail!("no endpoints of the local server in `{endpoints}`")
     }
 }
