@@ -189,6 +189,10 @@ fn header<'v>(text: &Text, lines: http::header::GetAll<'_, http::HeaderValue>) -
 }
 
 fn host<'v>(hosts: &[Host], received: &str) -> Match<'v> {
+    // None of none, whatever the host is.
+    if hosts.is_empty() {
+        return Match::No(Part::Host);
+    }
     let Some(name) = host_name(received) else { return Match::Unknown(Why::HostUnclear) };
     let matches = |host: &Host| match host {
         Host::Exact(exact) => name.eq_ignore_ascii_case(exact),

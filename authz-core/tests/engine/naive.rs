@@ -1,17 +1,14 @@
-//! The specification read once more, sentence by sentence, with no thought of speed: what the engine decides must be
-//! what this decides, for any policies and request.
-mod given;
-
-use authz_core::{BackendKind, DefaultAction, Effect, PolicyEntry, Request, Traffic};
+//! The specification read once more, sentence by sentence, with no thought of speed: what the engine decides, by which
+//! policy and rule, must be what this decides, for any policies and request.
+use authz_core::{BackendKind, DefaultAction, Effect, PolicyEntry, Reason, Request, Traffic};
 use mcp_jsonrpc::{Kind, Target as About};
 use policy_model::{
     Action, Condition, Dialect, HeaderMatch, HostMatch, Inline, McpMatch, McpMethodMatch, NamespacedName,
-    PathMatch, Policy, Rule, Source, StringMatch, Target, TargetKind,
+    PathMatch, Policy, PolicyKey, Rule, Source, StringMatch, Target, TargetKind, Timestamp,
 };
 use proptest::{collection::vec, prelude::*};
 
-use self::given::{any_ask, any_policies};
-use crate::common::*;
+use crate::{common::*, generators::*};
 
 /// Whether a condition holds, if that can be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,6 +202,9 @@ fn header_matches(wanted: &HeaderMatch, request: &Request<'_>) -> Truth {
 
 fn hosts_match(wanted: &[HostMatch], host: &str) -> Truth {
     let host = host.split(':').next().unwrap_or_default().to_ascii_lowercase();
+    if wanted.is_empty() {
+        return No;
+    }
     if host.contains('@') || host.split('.').any(str::is_empty) {
         return Untold;
     }
@@ -240,7 +240,7 @@ fn inline_matches(inline: &Inline, subject: &Subject, request: &Request<'_>) -> 
 }
 
 /// What an expression sees of a call.
-struct Call<'a> {
+pub(crate) struct Call<'a> {
     tool: &'a str,
     arguments: Option<&'a str>,
     request: &'a Request<'a>,
@@ -269,10 +269,10 @@ impl Call<'_> {
     }
 }
 
-type Meaning = fn(&Call<'_>) -> Option<bool>;
+pub(crate) type Meaning = fn(&Call<'_>) -> Option<bool>;
 
 /// Expressions and what they mean; `None`: the evaluation fails.
-const EXPRESSIONS: [(&str, Meaning); 16] = [
+pub(crate) const EXPRESSIONS: [(&str, Meaning); 16] = [
     ("true", |_| Some(true)),
     ("request.mcp.tool_name == 't1'", |call| Some(call.is("t1"))),
     ("request.mcp.arguments.n > 1", |call| call.n_over_one()),
@@ -309,7 +309,7 @@ const EXPRESSIONS: [(&str, Meaning); 16] = [
 ];
 
 /// Expressions that do not compile.
-const BROKEN: [&str; 4] = ["request.foo == 'a'", "request.path", "(", "tool_name == 't1'"];
+pub(crate) const BROKEN: [&str; 4] = ["request.foo == 'a'", "request.path", "(", "tool_name == 't1'"];
 
 fn cel_matches(expression: &str, subject: &Subject, request: &Request<'_>) -> Truth {
     match is_tool_call(subject) {
@@ -359,18 +359,26 @@ fn delegates(policy: &Policy) -> bool {
         || policy.rules.iter().any(|rule| matches!(rule.condition, Condition::ExternalAuth(_)))
 }
 
-/// Whether the policy itself asks an authorizer about the subject.
-fn would_delegate(policy: &Policy, subject: &Subject, request: &Request<'_>) -> bool {
-    match policy.action {
-        Action::ExternalAuth(_) => {
-            policy.rules.is_empty()
-                || policy.rules.iter().any(|rule| rule_matches(rule, subject, request) != No)
-        }
-        Action::Allow => policy.rules.iter().any(|rule| {
-            matches!(rule.condition, Condition::ExternalAuth(_))
-                && rule_matches(rule, subject, request) == Yes
-        }),
+/// Whether the policy itself asks an authorizer about one of the subjects; and the first rule by which it does, if it
+/// takes one.
+fn delegation<'p>(
+    policy: &'p Policy,
+    subjects: &[Subject],
+    request: &Request<'_>,
+) -> Option<Option<&'p Rule>> {
+    let asks = |rule: &&Rule| {
+        subjects.iter().any(|subject| match policy.action {
+            Action::ExternalAuth(_) => rule_matches(rule, subject, request) != No,
+            Action::Allow => {
+                matches!(rule.condition, Condition::ExternalAuth(_))
+                    && rule_matches(rule, subject, request) == Yes
+            }
+        })
+    };
+    if matches!(policy.action, Action::ExternalAuth(_)) && policy.rules.is_empty() {
+        return Some(None);
     }
+    policy.rules.iter().find(asks).map(Some)
 }
 
 fn cannot_be_enforced(policy: &Policy) -> bool {
@@ -382,13 +390,32 @@ fn cannot_be_enforced(policy: &Policy) -> bool {
         })
 }
 
+/// What one level says.
+#[derive(Debug, PartialEq, Eq)]
 struct Level {
     effect: Effect,
-    has_allow_rules: bool,
+    reason: Reason,
+    /// The policy and the rule that determined it, if one did.
+    by: Option<(PolicyKey, Option<String>)>,
     authorizer: Option<String>,
 }
 
-fn level(entries: &[PolicyEntry], kind: TargetKind, object: &NamespacedName, request: &Request<'_>) -> Level {
+/// The place of a policy in policy order: the oldest first, those without a time last, then by name.
+fn place(created: Option<Timestamp>, key: &PolicyKey) -> impl Ord + use<> {
+    (created.map_or((true, 0), |at| (false, at.0)), key.clone())
+}
+
+fn by(policy: &Policy, rule: Option<&Rule>) -> Option<(PolicyKey, Option<String>)> {
+    Some((policy.key.clone(), rule.map(|rule| rule.name.clone())))
+}
+
+/// What one level says, and whether it has Allow rules.
+fn level(
+    entries: &[PolicyEntry],
+    kind: TargetKind,
+    object: &NamespacedName,
+    request: &Request<'_>,
+) -> (Level, bool) {
     let is_object = |target: &Target| target.kind == kind && target.object == *object;
     let here = |target: &Target| {
         let section = target.section_name.as_deref().filter(|_| kind == TargetKind::Gateway);
@@ -403,19 +430,23 @@ fn level(entries: &[PolicyEntry], kind: TargetKind, object: &NamespacedName, req
             _ => None,
         })
         .collect();
-    on_object.sort_by_key(|(policy, ..)| {
-        let created = policy.created.map_or((true, 0), |at| (false, at.0));
-        (created, policy.key.namespace.clone(), policy.key.name.clone(), policy.key.group)
-    });
+    on_object.sort_by_key(|(policy, ..)| place(policy.created, &policy.key));
 
+    // What cannot be read has no time.
+    let mut closing: Vec<_> = entries
+        .iter()
+        .filter_map(|entry| match entry {
+            PolicyEntry::Unreadable { key, targets, .. } => targets.iter().any(here).then_some(key),
+            PolicyEntry::UnreadableNamespace { key, .. } => {
+                (key.namespace == object.namespace).then_some(key)
+            }
+            PolicyEntry::Policy { .. } => None,
+        })
+        .map(|key| (place(None, key), key))
+        .collect();
     let (mut within, mut within_delegating) = (0, 0);
     let mut accepted = Vec::new();
     let mut over = Vec::new();
-    let mut closed = entries.iter().any(|entry| match entry {
-        PolicyEntry::Policy { .. } => false,
-        PolicyEntry::Unreadable { targets, .. } => targets.iter().any(here),
-        PolicyEntry::UnreadableNamespace { key, .. } => key.namespace == object.namespace,
-    });
     for (policy, has_fault, targets) in on_object {
         let is_within = within < 5 && !(delegates(policy) && within_delegating > 0);
         if is_within {
@@ -425,81 +456,96 @@ fn level(entries: &[PolicyEntry], kind: TargetKind, object: &NamespacedName, req
         if !targets.iter().any(here) {
             continue;
         }
-        closed |= has_fault || cannot_be_enforced(policy);
+        if has_fault || cannot_be_enforced(policy) {
+            closing.push((place(policy.created, &policy.key), &policy.key));
+        }
         if is_within { accepted.push(policy) } else { over.push(policy) }
     }
 
-    let is_local = |policy: &&Policy| policy.action == Action::Allow;
-    let has_allow_rules = accepted.iter().chain(&over).any(is_local);
-    let denied = Level { effect: Effect::Deny, has_allow_rules, authorizer: None };
-    if closed {
-        return denied;
+    let is_local = |policy: &&&Policy| policy.action == Action::Allow;
+    let has_allow_rules = accepted.iter().chain(&over).any(|policy| is_local(&policy));
+    let says = |effect, reason, by| (Level { effect, reason, by, authorizer: None }, has_allow_rules);
+    if let Some((_, key)) = closing.into_iter().min_by(|(one, _), (other, _)| one.cmp(other)) {
+        return says(Effect::Deny, Reason::FailsClosed, Some((key.clone(), None)));
     }
+    if accepted.is_empty() && over.is_empty() {
+        return says(Effect::Allow, Reason::NoPolicy, None);
+    }
+    let subjects = subjects(&request.traffic);
+    let delegating = |policy: &&&Policy| {
+        delegation(policy, &subjects, request).map(|rule| (by(policy, rule), policy.action.clone()))
+    };
+    if let Some((by, _)) = over.iter().find_map(|policy| delegating(&policy)) {
+        return says(Effect::Deny, Reason::OverLimit, by);
+    }
+
     let is_named = accepted
         .iter()
-        .filter(|policy| is_local(policy))
+        .filter(is_local)
         .any(|policy| policy.rules.iter().any(|rule| names(&rule.source, request)));
-    let allowed = |subject: &Subject| {
-        accepted.iter().filter(|policy| is_local(policy)).any(|policy| match policy.dialect {
-            Dialect::V1Alpha1 if policy.rules.is_empty() => true,
-            dialect => {
-                let is_base = match subject {
-                    Subject::Message { is_base, is_task, .. } if *is_base => {
-                        is_named || request.backend == BackendKind::XBackendMcp && !is_task
-                    }
-                    _ => false,
-                };
-                dialect == Dialect::V0Alpha0 && is_base
-                    || policy.rules.iter().any(|rule| rule_matches(rule, subject, request) == Yes)
+    // The first rule that lets the subject through.
+    let allowing = |subject: &Subject| {
+        accepted.iter().filter(is_local).find_map(|policy| {
+            if policy.dialect == Dialect::V1Alpha1 && policy.rules.is_empty() {
+                return Some((Reason::Allowed, by(policy, None)));
+            }
+            let from_anyone = |is_task: bool| request.backend == BackendKind::XBackendMcp && !is_task;
+            match subject {
+                Subject::Message { is_base: true, is_task, .. }
+                    if policy.dialect == Dialect::V0Alpha0 && (is_named || from_anyone(*is_task)) =>
+                {
+                    Some((Reason::BaseProtocol, by(policy, None)))
+                }
+                _ => {
+                    let rule =
+                        policy.rules.iter().find(|rule| rule_matches(rule, subject, request) == Yes)?;
+                    Some((Reason::Allowed, by(policy, Some(rule))))
+                }
             }
         })
     };
-    let subjects = subjects(&request.traffic);
-    if has_allow_rules && !subjects.iter().all(allowed)
-        || over.iter().any(|policy| subjects.iter().any(|subject| would_delegate(policy, subject, request)))
-    {
-        return denied;
+    let allowed: Vec<_> = subjects.iter().map(allowing).collect();
+    if has_allow_rules && allowed.contains(&None) {
+        return says(Effect::Deny, Reason::NoRuleMatches, None);
     }
-    let asked = accepted
-        .iter()
-        .find(|policy| subjects.iter().any(|subject| would_delegate(policy, subject, request)));
-    let authorizer = asked.map(|policy| match &policy.action {
-        Action::ExternalAuth(authorizer) => authorizer.backend.object.name.clone(),
-        Action::Allow => "v0".to_owned(),
-    });
-    let effect = if asked.is_some() { Effect::Delegate } else { Effect::Allow };
-    Level { effect, has_allow_rules, authorizer }
+    if let Some((by, action)) = accepted.iter().find_map(|policy| delegating(&policy)) {
+        let authorizer = match action {
+            Action::ExternalAuth(authorizer) => authorizer.backend.object.name,
+            Action::Allow => "v0".to_owned(),
+        };
+        let (level, _) = says(Effect::Delegate, Reason::Delegated, by);
+        return (Level { authorizer: Some(authorizer), ..level }, has_allow_rules);
+    }
+    let (reason, by) = allowed.into_iter().next().flatten().unwrap_or((Reason::NotDelegated, None));
+    says(Effect::Allow, reason, by)
 }
 
-fn decide(entries: &[PolicyEntry], default: DefaultAction, request: &Request<'_>) -> (Effect, Vec<String>) {
+fn decide(entries: &[PolicyEntry], default: DefaultAction, request: &Request<'_>) -> (Effect, [Level; 2]) {
     let first = level(entries, TargetKind::Gateway, &gateway(), request);
     let second = if request.backend == BackendKind::Service {
-        Level { effect: Effect::Allow, has_allow_rules: false, authorizer: None }
+        (Level { effect: Effect::Allow, reason: Reason::NoPolicy, by: None, authorizer: None }, false)
     } else {
         level(entries, TargetKind::XBackend, &backend(), request)
     };
-    let levels = [first, second];
-    if levels.iter().any(|level| level.effect == Effect::Deny) {
-        return (Effect::Deny, Vec::new());
+    let unguarded =
+        |(level, has_allow_rules): &(Level, bool)| !has_allow_rules && level.effect == Effect::Allow;
+    let denies = default == DefaultAction::Deny && unguarded(&first) && unguarded(&second);
+    let mut levels = [first.0, second.0];
+    if denies {
+        // Reported on both.
+        for level in &mut levels {
+            (level.effect, level.reason) = (Effect::Deny, Reason::DefaultDeny);
+        }
     }
-    let asked: Vec<_> = levels.iter().filter_map(|level| level.authorizer.clone()).collect();
-    if !asked.is_empty() {
-        return (Effect::Delegate, asked);
-    }
-    if default == DefaultAction::Deny && !levels.iter().any(|level| level.has_allow_rules) {
-        return (Effect::Deny, Vec::new());
-    }
-    (Effect::Allow, Vec::new())
-}
-
-/// Ten thousand sets of policies, unless `PROPTEST_CASES` says otherwise.
-fn config() -> ProptestConfig {
-    let given = ProptestConfig::default();
-    if std::env::var_os("PROPTEST_CASES").is_some() {
-        given
+    let is = |effect| levels.iter().any(|level| level.effect == effect);
+    let effect = if is(Effect::Deny) {
+        Effect::Deny
+    } else if is(Effect::Delegate) {
+        Effect::Delegate
     } else {
-        ProptestConfig { cases: 10_000, ..given }
-    }
+        Effect::Allow
+    };
+    (effect, levels)
 }
 
 proptest! {
@@ -513,13 +559,21 @@ proptest! {
     ) {
         let engine = of_entries(entries.clone(), default).engine;
         for ask in asks {
-            let expected = ask.with(|request| decide(&entries, default, request));
+            let (effect, levels) = ask.with(|request| decide(&entries, default, request));
             let decision = ask.decide(&engine);
-            let asked: Vec<_> = decision
-                .authorizers()
-                .map(|id| engine.authorizer(id).map(|asked| asked.backend.object.name.clone()).unwrap_or_default())
-                .collect();
-            prop_assert_eq!((decision.effect, asked), expected, "{:?}: {:?} of {:?}", ask, decision, entries);
+            let decided = [decision.gateway, decision.backend].map(|level| Level {
+                effect: level.effect,
+                reason: level.reason,
+                by: level.determining.map(|by| (by.policy.clone(), by.rule.map(str::to_owned))),
+                authorizer: level
+                    .authorizer
+                    .and_then(|id| Some(engine.authorizer(id)?.backend.object.name.clone())),
+            });
+            prop_assert_eq!(&decided, &levels, "{:?} of {:?}", ask, entries);
+            prop_assert_eq!(decision.effect, effect, "{:?} of {:?}", ask, entries);
+            // What one level denies nobody is asked about.
+            let asked = levels.iter().filter(|level| level.authorizer.is_some()).count();
+            prop_assert_eq!(decision.authorizers().count(), if effect == Effect::Delegate { asked } else { 0 });
         }
     }
 }
