@@ -270,6 +270,10 @@ fn admit_service(parts: &Parts, has_body: bool, context: &Context) -> Result<Adm
     if !has_body {
         return Ok(Admission::Head(HeadTraffic::NoBody));
     }
+    // Another transfer coding would be forwarded as if it had been taken off.
+    if !media::has_plain_framing(&parts.headers) {
+        return Err(Rejection::plain(StatusCode::BAD_REQUEST, ONLY_CHUNKED));
+    }
     let readable = parts.method == Method::POST && names_json(&parts.headers);
     if !readable || !context.engine.needs_body(context.levels, &context.listener) {
         return Ok(Admission::StreamBody);
@@ -288,6 +292,8 @@ fn wrong_content_type() -> Rejection {
     Rejection::invalid(StatusCode::UNSUPPORTED_MEDIA_TYPE, message)
 }
 
+const ONLY_CHUNKED: &str = "the only transfer coding here is `chunked`";
+
 /// The codings and the declared length of a body that is to be read.
 fn check_readable(headers: &HeaderMap, options: &Options) -> Result<(), Rejection> {
     if !has_identity_coding(headers) {
@@ -295,10 +301,7 @@ fn check_readable(headers: &HeaderMap, options: &Options) -> Result<(), Rejectio
         return Err(Rejection::invalid(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
     }
     if !media::has_plain_framing(headers) {
-        return Err(Rejection::invalid(
-            StatusCode::BAD_REQUEST,
-            "the only transfer coding here is `chunked`",
-        ));
+        return Err(Rejection::invalid(StatusCode::BAD_REQUEST, ONLY_CHUNKED));
     }
     let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     // A number that does not fit is over the limit; what is no number did not pass `check_target`.

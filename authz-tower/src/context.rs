@@ -56,6 +56,9 @@ pub trait Ask: Send + Sync + std::fmt::Debug {
 
 /// Decides again when policies changed: gives the context that the same request would get now; `None`: it would get no route.
 pub trait Recheck: Send + Sync + std::fmt::Debug {
+    /// Whether policies or routes changed since the request's first context was made; asked when a body has come, which
+    /// may take long.
+    fn has_changed(&self) -> bool;
     /// Ticks when policies or routes changed.
     fn changes(&self) -> watch::Receiver<u64>;
     /// The context of this request now. `recheck` and `observer` of it are not used. `parts` are those of the request
@@ -110,7 +113,7 @@ pub struct Context {
     pub ask: Arc<dyn Ask>,
     /// Both ends.
     pub peer: Peer,
-    /// For event streams that outlive a change of policy.
+    /// For what outlives a change of policy: a body that is collected, an event stream.
     pub recheck: Option<Arc<dyn Recheck>>,
     /// For logs and metrics.
     pub observer: Option<Arc<dyn Observer>>,

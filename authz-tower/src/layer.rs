@@ -290,7 +290,7 @@ where
 }
 
 fn collected_body<S, B, F>(
-    work: Work<S>,
+    mut work: Work<S>,
     purpose: Purpose,
     collected: Result<Bytes, CollectError>,
 ) -> State<S, B, F> {
@@ -306,9 +306,17 @@ fn collected_body<S, B, F>(
             return reject(&work.context, rejection);
         }
     };
-    match purpose {
-        Purpose::Show => ask(work, Payload::Whole(body), &Subject::Unread),
-        Purpose::Parse => {
+    let admitted_again = match renew(&mut work) {
+        Ok(admission) => admission,
+        Err(rejection) => return reject(&work.context, rejection),
+    };
+    match (purpose, admitted_again) {
+        (Purpose::Show, None) => ask(work, Payload::Whole(body), &Subject::Unread),
+        // What was decided at the head is decided anew.
+        (Purpose::Show, Some(Admission::Head(_) | Admission::StreamBody)) => {
+            decide_whole(work, body, &Subject::Unread)
+        }
+        (Purpose::Show, Some(Admission::ReadBody)) | (Purpose::Parse, _) => {
             let bytes = body.clone();
             match admit_body(&work.parts, &bytes, work.context.backend, &work.context.options) {
                 Err(rejection) => reject(&work.context, rejection),
@@ -316,6 +324,23 @@ fn collected_body<S, B, F>(
             }
         }
     }
+}
+
+/// A client may take its time with a body: it is decided by the policies that are in force when it is there. What its head
+/// comes to by them, where they may be others than before.
+fn renew<S>(work: &mut Work<S>) -> Result<Option<Admission>, Rejection> {
+    let Some(recheck) = work.context.recheck.as_ref().filter(|recheck| recheck.has_changed()) else {
+        return Ok(None);
+    };
+    let Some(now) = recheck.context(&work.parts) else {
+        let gone = "the route of this request changed while it was sent; send it again";
+        return Err(Rejection::plain(StatusCode::SERVICE_UNAVAILABLE, gone));
+    };
+    let before = std::mem::replace(&mut work.context, now);
+    work.context.recheck = before.recheck;
+    work.context.observer = before.observer;
+    work.context.request_id = before.request_id;
+    admit_head(&work.parts, true, &work.context).map(Some)
 }
 
 fn decide_whole<S, B, F>(work: Work<S>, body: Bytes, subject: &Subject<'_>) -> State<S, B, F> {

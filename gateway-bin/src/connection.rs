@@ -12,7 +12,6 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use authz_core::BackendKind;
 use authz_tower::{Context, Peer, Rejection, ResponseBody, authorize};
 use http::{HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
 use hyper::body::Incoming;
@@ -166,7 +165,10 @@ impl ConnectionService {
         now: SystemTime,
         line: Option<&mut Line>,
     ) -> (GatewayResponse, Went) {
-        let Some((gateway, listener)) = self.connection.place(&self.shared.runtime.load()) else {
+        // Before the runtime, so that no change is missed.
+        let generation = *self.shared.changes.borrow();
+        let runtime = self.shared.runtime.load();
+        let Some((gateway, listener)) = self.connection.place(&runtime) else {
             let gone = "the listener of this connection is gone or asks for other certificates; connect anew";
             let mut response = plain(StatusCode::MISDIRECTED_REQUEST, gone);
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -199,17 +201,15 @@ impl ConnectionService {
             listener: name(Some(planned.listener)),
             planned: Some((Arc::clone(&planned.rule), Arc::clone(&planned.upstream))),
         };
-        let Some(mut context) = self.context(&gateway, &planned, request_id, now) else {
+        let Some(mut context) = self.context(&runtime, &gateway, &planned, request_id, now) else {
             record.failed("the route has no backend".to_owned());
             return (
                 plain(StatusCode::INTERNAL_SERVER_ERROR, "the route has no backend").map(ResponseBody::Inner),
                 went,
             );
         };
-        if planned.kind == BackendKind::XBackendMcp {
-            let backend = Arc::clone(&planned.upstream);
-            context.recheck = Some(Arc::new(OpenStream { service: self.clone(), backend }));
-        }
+        let backend = Arc::clone(&planned.upstream);
+        context.recheck = Some(Arc::new(OpenRequest { service: self.clone(), generation, backend }));
         context.observer = Some(Arc::clone(record) as _);
         let cors = planned.rule.filters.cors.clone();
         // Only browsers' requests need them after the request is gone.
@@ -250,12 +250,12 @@ impl ConnectionService {
 
     fn context(
         &self,
+        runtime: &Runtime,
         gateway: &GatewayRuntime,
         planned: &Planned,
         request_id: Arc<str>,
         now: SystemTime,
     ) -> Option<Context> {
-        let runtime = self.shared.runtime.load();
         let listener = gateway.listeners.get(planned.listener)?;
         Some(Context {
             engine: Arc::clone(&gateway.snapshot.engine),
@@ -292,15 +292,21 @@ impl std::fmt::Debug for ConnectionService {
     }
 }
 
-/// An event stream that may outlive a change of policy.
+/// A request that may outlive a change of policy.
 #[derive(Debug)]
-struct OpenStream {
+struct OpenRequest {
     service: ConnectionService,
-    /// Whom the stream is with: the policies of another backend of the same rule say nothing about it.
+    /// The configuration that it began with.
+    generation: u64,
+    /// Whom it is with: the policies of another backend of the same rule say nothing about it.
     backend: Arc<crate::upstream::Upstream>,
 }
 
-impl authz_tower::Recheck for OpenStream {
+impl authz_tower::Recheck for OpenRequest {
+    fn has_changed(&self) -> bool {
+        *self.service.shared.changes.borrow() != self.generation
+    }
+
     fn changes(&self) -> watch::Receiver<u64> {
         self.service.shared.changes.subscribe()
     }
@@ -308,11 +314,12 @@ impl authz_tower::Recheck for OpenStream {
     /// The same request as if it came now, on the configuration in force now.
     fn context(&self, parts: &Parts) -> Option<Context> {
         let ConnectionService { shared, connection } = &self.service;
-        let (gateway, listener) = connection.place(&shared.runtime.load())?;
+        let runtime = shared.runtime.load();
+        let (gateway, listener) = connection.place(&runtime)?;
         let arrival = Arrival { with_backend: Some(self.backend.name()), ..connection.arrival(listener) };
         match pipeline::plan(&gateway, &arrival, parts, Sessions::Sealed(&shared.keys.load())) {
             Plan::Forward(planned) => {
-                self.service.context(&gateway, &planned, Arc::from(""), SystemTime::now())
+                self.service.context(&runtime, &gateway, &planned, Arc::from(""), SystemTime::now())
             }
             Plan::Refused(..) | Plan::Answered(..) => None,
         }

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::support::{
     Authorizers, Broken, TestBody, call, context, external, external_at, get, one_tool, poll_once, post,
-    rule, send_for, text, tools, v0,
+    rule, send, send_for, text, tools, v0,
 };
 
 /// Gives the context that the test says, and notes what it was asked about.
@@ -37,6 +37,10 @@ impl Policies {
 }
 
 impl Recheck for Policies {
+    fn has_changed(&self) -> bool {
+        *self.ticks.borrow() > 0
+    }
+
     fn changes(&self) -> watch::Receiver<u64> {
         self.ticks.subscribe()
     }
@@ -225,6 +229,9 @@ async fn policies_that_will_not_change_any_more_leave_it_open() {
     #[derive(Debug)]
     struct Gone(watch::Receiver<u64>);
     impl Recheck for Gone {
+        fn has_changed(&self) -> bool {
+            false
+        }
         fn changes(&self) -> watch::Receiver<u64> {
             self.0.clone()
         }
@@ -263,4 +270,32 @@ async fn a_filtered_list_follows_the_policies() {
     step(&list(r#"{"name":"get-sum"}"#));
     stream.policies.change(Some(filtering(other_tool())));
     step(&list(r#"{"name":"other"}"#));
+}
+
+/// A body that is there only after policies changed to `now`: whether it is forwarded, and the status otherwise.
+async fn after_a_change(before: Context, now: Option<Context>) -> Result<(), u16> {
+    let policies = Policies::new(before.clone());
+    let context = Context { recheck: Some(policies.clone()), ..before };
+    let (client, body) = TestBody::live();
+    let change = async {
+        client.send(Ok(call("1", "get-sum").into())).unwrap();
+        policies.change(now);
+        drop(client);
+    };
+    let (outcomes, ()) = tokio::join!(send(context, post(body)), change);
+    assert_eq!(outcomes.observed.len(), 1, "{:?}", outcomes.observed);
+    match outcomes.forwarded {
+        Some(_) => Ok(()),
+        None => Err(outcomes.response.status().as_u16()),
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_decided_by_the_policies_of_when_it_is_there() {
+    assert_eq!(after_a_change(one_tool(), Some(one_tool())).await, Ok(()));
+    assert_eq!(after_a_change(other_tool(), Some(one_tool())).await, Ok(()));
+    // A denial of a message is a JSON-RPC error.
+    assert_eq!(after_a_change(one_tool(), Some(other_tool())).await, Err(200));
+    assert_eq!(after_a_change(one_tool(), Some(closed())).await, Err(200));
+    assert_eq!(after_a_change(one_tool(), None).await, Err(503));
 }

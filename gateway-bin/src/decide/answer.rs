@@ -146,15 +146,16 @@ pub(super) fn no_trailers(names: Vec<String>) -> ProcessingResponse {
 }
 
 /// The metadata of a request that is let through.
-pub(super) fn metadata(endpoints: &[SocketAddr], session: Option<&str>, watched: Option<&str>) -> Struct {
+pub(super) fn metadata(endpoints: &[SocketAddr], session: Option<&str>, watched: &str) -> Struct {
     let endpoints: Vec<String> = endpoints.iter().map(SocketAddr::to_string).collect();
     let text = |text: &str| Value { kind: Some(value::Kind::StringValue(text.to_owned())) };
-    let mut fields =
-        HashMap::from([(DECIDED.to_owned(), text("1")), (ENDPOINT.to_owned(), text(&endpoints.join(",")))]);
-    for (key, value) in [(SESSION, session), (WATCHED, watched)] {
-        if let Some(value) = value {
-            fields.insert(key.to_owned(), text(value));
-        }
+    let mut fields = HashMap::from([
+        (DECIDED.to_owned(), text("1")),
+        (ENDPOINT.to_owned(), text(&endpoints.join(","))),
+        (WATCHED.to_owned(), text(watched)),
+    ]);
+    if let Some(session) = session {
+        fields.insert(SESSION.to_owned(), text(session));
     }
     let own = Value { kind: Some(value::Kind::StructValue(Struct { fields })) };
     Struct { fields: HashMap::from([(NAMESPACE.to_owned(), own)]) }

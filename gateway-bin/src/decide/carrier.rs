@@ -117,9 +117,8 @@ impl Carrier for Envoy {
         let left = way.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let left = [left, self.lasts].into_iter().flatten().min();
         let change = change(exchange.request(), parts, upstream.name(), left).map_err(UpstreamError::Lost)?;
-        // Elsewhere event streams go on whatever becomes of policies.
-        let watched = (way.planned.kind == BackendKind::XBackendMcp).then(|| exchange.is_watched());
-        let metadata = answer::metadata(&endpoints, session, watched.as_deref());
+        let watched = exchange.is_watched();
+        let metadata = answer::metadata(&endpoints, session, &watched);
         exchange.let_through(change, metadata, way.response_matters).await.map_err(lost)?;
         if !way.response_matters {
             let mut response = Response::new(exchange.unseen());

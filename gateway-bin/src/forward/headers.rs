@@ -47,7 +47,7 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     ] {
         headers.remove(name);
     }
-    if headers.get(TE).is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"trailers")) {
+    if headers.get_all(TE).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"trailers")) {
         headers.remove(TE);
     }
 }
@@ -126,6 +126,9 @@ mod tests {
         let mut headers = map(&[("te", "trailers")]);
         remove_request_headers(&mut headers);
         assert_eq!(headers, map(&[("te", "trailers")]));
+        let mut headers = map(&[("te", "trailers"), ("te", "gzip")]);
+        remove_request_headers(&mut headers);
+        assert_eq!(headers, HeaderMap::new());
     }
 
     #[test]

@@ -9,7 +9,10 @@ use xds_translate::envoy::processor::WATCH;
 
 use crate::{
     envoy::{Call, chunk, fields},
-    support::{ENDPOINT, World, common, lines, post, refusal, request, response, sealed, tool, wants_body},
+    support::{
+        ENDPOINT, World, check_denied, common, lines, post, refusal, request, response, sealed, tool,
+        wants_body,
+    },
 };
 
 const EVENTS: (&str, &str) = ("content-type", "text/event-stream");
@@ -154,10 +157,6 @@ async fn what_is_not_known_ends_with_any_change() {
 #[tokio::test]
 async fn what_needs_no_watching_is_left_alone() {
     let world = World::start(&[]).await;
-    // A Service's event streams go on, as with our own gateway.
-    let mut call = world.call().await;
-    let answer = call.exchange(request(&lines("GET", "/svc", &[]), true)).await;
-    assert_eq!(fields(answer.dynamic_metadata.as_ref().unwrap(), "agentic")("watched"), None);
     for name in ["", "-"] {
         let mut call = watch(&world, name).await;
         common(&call.answer().await.unwrap().unwrap());
@@ -183,4 +182,16 @@ async fn trailers_end_it_well_and_so_does_the_process() {
     goes_on(&mut call).await;
     let World { processor, .. } = world;
     assert!(processor.shutdown().await, "an event stream holds nobody up");
+}
+
+#[tokio::test]
+async fn a_body_is_decided_by_the_policies_of_when_it_is_there() {
+    let world = World::start(&[]).await;
+    let mut call = world.call().await;
+    let asked = call.exchange(request(&post("/mcp", &[]), false)).await;
+    assert!(wants_body(&asked), "{asked:?}");
+    world.change(CLOSED).await;
+    let denied = call.exchange(chunk(Message::RequestBody, tool("get-sum").as_bytes(), true)).await;
+    check_denied(&denied);
+    call.ends().await;
 }
