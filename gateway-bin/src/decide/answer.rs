@@ -95,7 +95,11 @@ fn mode(mode: Mode) -> ProcessingMode {
             BodySendMode::Buffered => HeaderSendMode::Send.into(),
             _ => HeaderSendMode::Skip.into(),
         },
-        response_trailer_mode: HeaderSendMode::Skip.into(),
+        response_trailer_mode: match mode.response_body {
+            // The body may end with them.
+            BodySendMode::Streamed => HeaderSendMode::Send.into(),
+            _ => HeaderSendMode::Skip.into(),
+        },
     }
 }
 

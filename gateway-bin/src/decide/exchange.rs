@@ -13,7 +13,7 @@ use envoy_types::pb::{
     },
     google::protobuf::{Struct, value::Kind},
 };
-use http::Response;
+use http::{Response, header::CONTENT_LENGTH};
 use http_body::Body;
 use http_body_util::BodyExt as _;
 use tokio::sync::mpsc;
@@ -285,38 +285,62 @@ impl Exchange {
     }
 
     /// Passes the response's body through the filter that the pipeline put around it: an event stream chunk by chunk, as
-    /// it comes, anything else as a whole.
+    /// it comes; anything else takes the place of its last chunk, as a whole. (Envoy could hold it, but not as much.)
     async fn filter(&mut self, response: Response<ResponseBody<UpstreamBody>>) -> Result<(), Broken> {
         let change = self.response_change(&response);
         let is_stream = is_event_stream(response.headers());
-        let mode = if is_stream { BodySendMode::Streamed } else { BodySendMode::Buffered };
         if let (true, Some(awaited)) = (is_stream, self.awaited.take()) {
             awaited.is(Open::Here);
         }
-        self.say(answer::response_head(change, mode), false)?;
+        self.say(answer::response_head(change, BodySendMode::Streamed), false)?;
         let mut body = response.into_body();
+        // How much is still to come, where that was said: trailers may follow, and then no chunk says that it is the last.
+        let announced = lines::last(&self.response, CONTENT_LENGTH.as_str()).filter(|_| !is_stream);
+        let mut left: Option<usize> =
+            announced.and_then(|length| std::str::from_utf8(length).ok()?.parse().ok());
+        let mut filtered = Vec::new();
+        let mut is_given = false;
+        let mut has_ended = false;
         loop {
             let message = tokio::select! {
                 biased;
                 // Nothing came in, so that nothing comes out: a changed policy ends it.
-                _ = body.frame() => return self.cut(),
+                _ = body.frame(), if !has_ended => return self.cut(),
                 message = next(&mut self.messages) => message?,
             };
-            let Some(Message::ResponseBody(chunk)) = message.request else {
-                return Err(Broken("the proxy did not send the body of the response"));
+            let chunk = match message.request {
+                Some(Message::ResponseBody(chunk)) => chunk,
+                Some(Message::ResponseTrailers(_)) if is_stream || is_given => {
+                    self.stage = Stage::Over;
+                    return self.say(answer::response_trailers(), true);
+                }
+                // There is no chunk left that the whole could take the place of.
+                Some(Message::ResponseTrailers(_)) => return self.cut(),
+                _ => return Err(Broken("the proxy did not send the body of the response")),
             };
-            let ends = chunk.end_of_stream || !is_stream;
-            let chunks = self.chunks.as_ref().ok_or(Broken("the response has ended"))?;
-            chunks
-                .send(chunk.body.into())
-                .map_err(|_error| Broken("the filter ended before the response"))?;
-            if ends {
+            left = left.map(|left| left.saturating_sub(chunk.body.len()));
+            let is_whole = chunk.end_of_stream || left == Some(0);
+            if let Some(chunks) = &self.chunks {
+                // A list that cannot be filtered has its answer already: the rest of it is dropped.
+                drop(chunks.send(chunk.body.into()));
+            }
+            if is_whole {
                 self.chunks = None;
             }
-            let filtered = ready_bytes(&mut body).await?;
-            self.say(answer::response_body(filtered), ends)?;
-            if ends {
+            ready_bytes(&mut body, &mut filtered).await?;
+            has_ended = !is_stream && body.is_end_stream();
+            let out = if is_stream || is_whole { std::mem::take(&mut filtered) } else { Vec::new() };
+            if is_whole && !is_stream && !is_given {
+                if out.is_empty() {
+                    return self.cut();
+                }
+                is_given = true;
+            }
+            if chunk.end_of_stream {
                 self.stage = Stage::Over;
+            }
+            self.say(answer::response_body(out), chunk.end_of_stream)?;
+            if chunk.end_of_stream {
                 return Ok(());
             }
         }
@@ -327,9 +351,8 @@ fn is_filtered<B>(body: &ResponseBody<B>) -> bool {
     matches!(body, ResponseBody::Guarded(body) if body.is_filtered())
 }
 
-/// All that a body has to give without more coming in.
-async fn ready_bytes(body: &mut ResponseBody<UpstreamBody>) -> Result<Vec<u8>, Broken> {
-    let mut bytes = Vec::new();
+/// Adds all that a body has to give without more coming in.
+async fn ready_bytes(body: &mut ResponseBody<UpstreamBody>, bytes: &mut Vec<u8>) -> Result<(), Broken> {
     poll_fn(|cx| {
         loop {
             match Pin::new(&mut *body).poll_frame(cx) {
@@ -345,8 +368,7 @@ async fn ready_bytes(body: &mut ResponseBody<UpstreamBody>) -> Result<Vec<u8>, B
             }
         }
     })
-    .await?;
-    Ok(bytes)
+    .await
 }
 
 pub(super) async fn next(messages: &mut Streaming<ProcessingRequest>) -> Result<ProcessingRequest, Broken> {

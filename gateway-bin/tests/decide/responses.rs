@@ -1,11 +1,14 @@
 //! Responses: only those that something is done with come by.
 use envoy_types::pb::envoy::{
     extensions::filters::http::ext_proc::v3::processing_mode::{BodySendMode, HeaderSendMode::Send},
-    service::ext_proc::v3::processing_request::Request as Message,
+    service::ext_proc::v3::{
+        HttpTrailers, ProcessingRequest, processing_request::Request as Message,
+        processing_response::Response as Kind,
+    },
 };
 
 use crate::{
-    envoy::{chunk, replaced},
+    envoy::{Call, chunk, replaced},
     support::{
         AGENT, ENDPOINT, World, changed, check_mode, common, lines, opened, post, refusal, request, response,
         response_lines, sealed, tool,
@@ -114,22 +117,80 @@ async fn filters_of_the_route_change_the_response() {
     call.ends().await;
 }
 
-#[tokio::test]
-async fn lists_are_filtered_whole() {
-    let world = World::start(&["--filter-lists"]).await;
+/// A list that was asked for, and the answer to its head; the list has this many bytes, if it says so.
+async fn list(world: &World, announced: Option<usize>) -> Call {
     let sealed = sealed(ENDPOINT);
     let head = post("/mcp", &[("mcp-session-id", &sealed), ("accept-encoding", "br")]);
     let (answer, mut call) = world.decide(&head, Some(LIST)).await;
     let after = changed(&head, common(&answer).header_mutation.as_ref());
     assert!(after.contains(&("accept-encoding".to_owned(), "identity".to_owned())), "{after:?}");
-    let length = TOOLS.len().to_string();
-    let given = [JSON, ("content-length", length.as_str())];
+    let length = announced.map(|length| length.to_string());
+    let mut given = vec![JSON];
+    given.extend(length.iter().map(|length| ("content-length", length.as_str())));
     let answer = call.exchange(response(&given, Some(ENDPOINT), false)).await;
-    check_mode(&answer, BodySendMode::None, Send, BodySendMode::Buffered);
+    check_mode(&answer, BodySendMode::None, Send, BodySendMode::Streamed);
     let after = changed(&response_lines(&given), common(&answer).header_mutation.as_ref());
     assert!(after.iter().all(|(name, _)| name != "content-length"), "{after:?}");
-    let answer = call.exchange(chunk(Message::ResponseBody, TOOLS.as_bytes(), true)).await;
-    assert_eq!(replaced(answer).unwrap(), FILTERED);
+    call
+}
+
+async fn check_chunk(call: &mut Call, bytes: &str, is_last: bool, expected: &str) {
+    let answer = call.exchange(chunk(Message::ResponseBody, bytes.as_bytes(), is_last)).await;
+    assert_eq!(replaced(answer).unwrap(), expected);
+}
+
+fn trailers() -> ProcessingRequest {
+    ProcessingRequest {
+        request: Some(Message::ResponseTrailers(HttpTrailers::default())),
+        ..ProcessingRequest::default()
+    }
+}
+
+#[tokio::test]
+async fn lists_are_filtered_whole() {
+    let world = World::start(&["--filter-lists"]).await;
+    let mut call = list(&world, Some(TOOLS.len())).await;
+    check_chunk(&mut call, TOOLS, true, FILTERED).await;
+    call.ends().await;
+
+    // Envoy would not hold as much as the filter: it passes all of it on, and gets it with the last chunk.
+    let mut call = list(&world, None).await;
+    let (head, tail) = TOOLS.split_at(TOOLS.len() - 2);
+    check_chunk(&mut call, head, false, "").await;
+    check_chunk(&mut call, tail, false, "").await;
+    check_chunk(&mut call, "", true, FILTERED).await;
+    call.ends().await;
+
+    // Trailers come after the last chunk, which does not say that it is the last one.
+    let mut call = list(&world, Some(TOOLS.len())).await;
+    check_chunk(&mut call, head, false, "").await;
+    check_chunk(&mut call, tail, false, FILTERED).await;
+    let answer = call.exchange(trailers()).await;
+    assert!(matches!(answer.response, Some(Kind::ResponseTrailers(_))), "{answer:?}");
+    call.ends().await;
+}
+
+#[tokio::test]
+async fn a_list_that_ends_unannounced_with_trailers_breaks_off() {
+    let world = World::start(&["--filter-lists"]).await;
+    let mut call = list(&world, None).await;
+    check_chunk(&mut call, TOOLS, false, "").await;
+    let answer = call.exchange(trailers()).await;
+    assert_eq!(refusal(&answer).0, 403);
+    call.ends().await;
+}
+
+#[tokio::test]
+async fn a_list_that_is_too_long_is_an_error() {
+    let world = World::start(&["--filter-lists"]).await;
+    let mut call = list(&world, None).await;
+    let much = "x".repeat(1 << 20);
+    for _ in 0..17 {
+        check_chunk(&mut call, &much, false, "").await;
+    }
+    let answer = call.exchange(chunk(Message::ResponseBody, b"", true)).await;
+    let text = String::from_utf8(replaced(answer).unwrap().into()).unwrap();
+    assert!(text.contains(r#""id":1,"error":{"code":-32603"#), "{text}");
     call.ends().await;
 }
 

@@ -324,7 +324,10 @@ pub(crate) fn check_mode(
             BodySendMode::Buffered => HeaderSendMode::Send.into(),
             _ => HeaderSendMode::Skip.into(),
         },
-        response_trailer_mode: HeaderSendMode::Skip.into(),
+        response_trailer_mode: match response_body {
+            BodySendMode::Streamed => HeaderSendMode::Send.into(),
+            _ => HeaderSendMode::Skip.into(),
+        },
     };
     assert_eq!(mode_of(answer), Some(expected));
 }
