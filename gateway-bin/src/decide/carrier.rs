@@ -37,8 +37,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Envoy {
     pub(super) exchange: Arc<Mutex<Exchange>>,
-    /// How long the caller's identity still lasts: no response outlives it, event streams included.
-    pub(super) lasts: Option<Duration>,
+    /// Until when the caller's identity lasts: nothing outlives it, event streams and uploads included.
+    pub(super) until: Option<Instant>,
 }
 
 /// Asks for a body.
@@ -114,8 +114,8 @@ impl Carrier for Envoy {
         };
         let (parts, _) = request.into_parts();
         let mut exchange = self.exchange.lock().await;
-        let left = way.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let left = [left, self.lasts].into_iter().flatten().min();
+        let end = [way.deadline, self.until].into_iter().flatten().min();
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
         let change = change(exchange.request(), parts, upstream.name(), left).map_err(UpstreamError::Lost)?;
         let watched = exchange.is_watched();
         let metadata = answer::metadata(&endpoints, session, &watched);
@@ -148,7 +148,10 @@ fn lost(broken: Broken) -> UpstreamError {
     UpstreamError::Lost(broken.0)
 }
 
+/// Counts from the request's end, and answers 504.
 const TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-ms");
+/// Counts from the request's begin: one that does not end, ends.
+const STREAM_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-stream-duration-ms");
 const CLUSTER: HeaderName = HeaderName::from_static(CLUSTER_HEADER);
 /// What ends later is not told to Envoy: no connection lasts so long.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -170,7 +173,9 @@ fn change(
     );
     if let Some(left) = left.filter(|left| *left < LONGEST) {
         let left = left.as_millis().max(1);
-        headers.insert(TIMEOUT, HeaderValue::from(u64::try_from(left).unwrap_or(u64::MAX)));
+        let left = HeaderValue::from(u64::try_from(left).unwrap_or(u64::MAX));
+        headers.insert(STREAM_TIMEOUT, left.clone());
+        headers.insert(TIMEOUT, left);
     }
     let pseudo = [
         (":method", wanted.method.as_str().as_bytes()),

@@ -12,6 +12,7 @@ use http::{
     request, response,
     uri::PathAndQuery,
 };
+use xds_translate::envoy::processor::PEER_CHAIN;
 
 /// Envoy frames messages itself.
 pub(super) const FRAMING: [HeaderName; 3] = [CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION];
@@ -38,6 +39,16 @@ pub(super) fn lines(headers: Option<EnvoyHeaders>) -> Vec<Line> {
 /// The value of the last line of that name.
 pub(super) fn last<'a>(lines: &'a [Line], name: &str) -> Option<&'a [u8]> {
     lines.iter().rev().find(|line| line.name == name).map(|line| line.value.as_slice())
+}
+
+/// How many header lines the client sent, or so: Host is one, what Envoy has added is none.
+pub(super) fn sent_by_client(lines: &[Line]) -> usize {
+    let is_sent = |line: &&Line| match line.name.as_str() {
+        ":authority" => true,
+        PEER_CHAIN | "x-forwarded-proto" | "x-envoy-external-address" => false,
+        name => !name.starts_with(':'),
+    };
+    lines.iter().filter(is_sent).count()
 }
 
 /// The one line of that name; `None`: there is none.

@@ -26,6 +26,9 @@ use crate::{
     tls::{TrustDomains, not_after},
 };
 
+/// For clients whose certificate is none, or over.
+pub(super) const NO_IDENTITY: &str = "the client's certificate gives no identity";
+
 /// Why a request is refused before it is looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refused {
@@ -168,11 +171,7 @@ fn tls(
         return Ok(Client { admitted, identity: None, ends });
     };
     let clients = &terms.clients;
-    let refused = |detail: String| Refused {
-        status: StatusCode::FORBIDDEN,
-        text: "the client's certificate gives no identity",
-        detail,
-    };
+    let refused = |detail: String| Refused { status: StatusCode::FORBIDDEN, text: NO_IDENTITY, detail };
     let identity = match (peer, &**clients) {
         (Peer::Known(id), _) => Some(id),
         (Peer::Absent, ClientCertificates::SpiffeRequired) => {

@@ -23,10 +23,14 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener},
     sync::{Mutex, mpsc, watch},
+    time::Instant,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::{Response, Status, Streaming, metadata::MetadataMap};
-use xds_translate::{ClientCertificates, ListenerTls, envoy::processor::PEER_CHAIN};
+use xds_translate::{
+    ClientCertificates, ListenerTls,
+    envoy::processor::{MAX_HEADERS, PEER_CHAIN},
+};
 
 use super::{
     answer::{Answer, Answers},
@@ -263,6 +267,13 @@ async fn decide(
             return exchange.conclude(plain(refused.status, refused.text).map(ResponseBody::Inner)).await;
         }
     };
+    // Envoy holds a message to its own limit once more when it was changed, and needs room for the change.
+    if lines::sent_by_client(exchange.request()) > MAX_HEADERS {
+        tracing::info!("a request has too many header lines");
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        let refused = plain(status, "the request has too many header lines");
+        return exchange.conclude(refused.map(ResponseBody::Inner)).await;
+    }
     let mut parts = match lines::request(exchange.request(), head.version) {
         Ok(parts) => parts,
         Err(error) => {
@@ -274,10 +285,19 @@ async fn decide(
     // What Envoy says there is about the connection, and nothing that a client has sent.
     parts.headers.remove(PEER_CHAIN);
     let announced = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let until = lasts.and_then(|lasts| Instant::now().checked_add(lasts));
     let exchange = Arc::new(Mutex::new(exchange));
     let body = if head.has_body { HeldBody::new(&exchange, announced) } else { HeldBody::none() };
     let service = ConnectionService { shared, connection: Arc::new(connection) };
-    let envoy = Envoy { exchange: Arc::clone(&exchange), lasts };
-    let response = service.serve(Request::from_parts(parts, body), envoy).await;
+    let envoy = Envoy { exchange: Arc::clone(&exchange), until };
+    let served = service.serve(Request::from_parts(parts, body), envoy);
+    let response = match until {
+        None => served.await,
+        // A body may take its time, and so may whoever is asked.
+        Some(until) => tokio::time::timeout_at(until, served).await.unwrap_or_else(|_| {
+            tracing::info!("a request was refused: the client's certificate has expired meanwhile");
+            plain(StatusCode::FORBIDDEN, metadata::NO_IDENTITY).map(ResponseBody::Inner)
+        }),
+    };
     exchange.lock().await.conclude(response).await
 }

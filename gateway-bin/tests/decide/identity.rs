@@ -1,5 +1,5 @@
 //! Who the client is, as far as Envoy says it, and where it came.
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use spiffe_id::SvidRequest;
@@ -13,8 +13,8 @@ use xds_translate::{
 
 use crate::envoy::escaped;
 use crate::support::{
-    AGENT, HOUR, LATER, World, ca, certificate, changed, common, lines, plain_metadata, refusal, request,
-    tls_metadata,
+    AGENT, HOUR, LATER, World, ca, certificate, changed, common, lines, plain_metadata, post, refusal,
+    request, tls_metadata, wants_body,
 };
 
 type Metadata = Vec<(&'static str, String)>;
@@ -202,4 +202,23 @@ async fn no_response_outlives_the_identity() {
         };
         assert!(fits, "{left:?} is not {expected:?}: {metadata:?}");
     }
+}
+
+#[tokio::test]
+async fn nothing_is_decided_for_an_identity_that_ended_while_the_body_came() {
+    let world = World::start(&[]).await;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let mut metadata = tls_metadata(AGENT);
+    metadata.retain(|(key, _)| *key != PEER_NOT_AFTER);
+    // A certificate is valid to the end of its last second.
+    metadata.push((PEER_NOT_AFTER, (now + 1).to_string()));
+    let mut call = world.envoy.call(&metadata).await.unwrap();
+    let asked = call.exchange(request(&post("/mcp", &[]), false)).await;
+    assert!(wants_body(&asked), "{asked:?}");
+    // The body does not come, or only later.
+    let refused = call.answer().await.unwrap().unwrap();
+    assert_eq!(refusal(&refused), (403, "the client's certificate gives no identity".to_owned()));
+    let ended = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    assert!(ended.as_secs() >= now + 2, "not before its end");
+    call.ends().await;
 }

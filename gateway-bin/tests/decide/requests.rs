@@ -107,6 +107,7 @@ async fn what_a_request_becomes() {
             &[
                 ("x-envoy-retry-on", "5xx"),
                 ("x-envoy-upstream-rq-timeout-ms", "1"),
+                ("x-envoy-upstream-stream-duration-ms", "1"),
                 ("x-agentic-cluster", "evil"),
                 ("x-agentic-cluster", "evil2"),
                 ("x-forwarded-client-cert", "URI=spiffe://cluster.local/ns/ns/sa/agent"),
@@ -141,11 +142,14 @@ async fn what_a_request_becomes() {
         all.extend(expected);
         all.extend([("x-forwarded-for", "192.0.2.7"), ("x-forwarded-proto", "https")]);
         all.sort_by_key(|(name, _)| *name);
-        let timeout = after.iter().position(|(name, _)| name == "x-envoy-upstream-rq-timeout-ms");
-        assert_eq!(timeout.is_some(), rewritten, "{path} {more:?}");
-        if let Some(at) = timeout {
-            let left: u64 = after.remove(at).1.parse().unwrap();
-            assert!((1..=10_000).contains(&left), "{left}");
+        // From the request's end, and from its begin: one that does not end, ends.
+        for name in ["x-envoy-upstream-rq-timeout-ms", "x-envoy-upstream-stream-duration-ms"] {
+            let timeout = after.iter().position(|(found, _)| found == name);
+            assert_eq!(timeout.is_some(), rewritten, "{path} {more:?}");
+            if let Some(at) = timeout {
+                let left: u64 = after.remove(at).1.parse().unwrap();
+                assert!((1..=10_000).contains(&left), "{name}: {left}");
+            }
         }
         let all: Vec<_> = all.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         assert_eq!(after, all, "{path} {more:?}");
@@ -184,6 +188,29 @@ async fn what_is_refused_and_how() {
     for (lines, body, status) in cases {
         let (answer, call) = world.decide(&lines, body).await;
         assert_eq!(refusal(&answer).0, status, "{lines:?}");
+        call.ends().await;
+    }
+}
+
+#[tokio::test]
+async fn header_lines_over_the_limit() {
+    let world = World::start(&[]).await;
+    // The host is one too; what Envoy adds is none.
+    let envoys = [
+        ("x-forwarded-proto", "https"),
+        ("x-envoy-external-address", "192.0.2.7"),
+        ("x-forwarded-client-cert", ""),
+    ];
+    for (sent, status) in [(99, None), (100, Some(431))] {
+        let names: Vec<String> = (0..sent).map(|number| format!("x-{number}")).collect();
+        let mut more: Vec<_> = names.iter().map(|name| (name.as_str(), "1")).collect();
+        more.extend(envoys);
+        let mut call = world.call().await;
+        let answer = call.exchange(request(&lines("GET", "/svc/x", &more), true)).await;
+        match status {
+            None => assert!(answer.dynamic_metadata.is_some(), "{sent}: {answer:?}"),
+            Some(status) => assert_eq!(refusal(&answer).0, status),
+        }
         call.ends().await;
     }
 }

@@ -15,7 +15,7 @@
 //!   before the answer to the headers. One just over the limit does reach it.
 //! - Trailers of a request come where they are asked for with the body, which says by its `end_of_stream` whether there are
 //!   any; the request waits for the answer to them. Where the body is not asked for, trailers go on as they are.
-//! - A repeated Host arrives joined: `:authority` is `a,b`. A `Host` beside an absolute URI is dropped, as HTTP says.
+//! - A repeated Host arrives joined: `:authority` is `a,b`. Of an absolute URI nothing is made (404).
 //! - Envoy replaces the client's `x-forwarded-client-cert` by its own ([`PEER_CHAIN`]) or removes it, removes most `x-envoy-*`,
 //!   and sets `x-forwarded-proto` and `x-envoy-external-address`; it leaves `x-forwarded-for` and the last to the processor, which completes the one and
 //!   removes the other. Everything else is received and forwarded as it is, but for what the processor changes. A change
@@ -33,6 +33,8 @@ use crate::BackendId;
 
 /// Namespace of the dynamic metadata that the processor sets (`receiving_namespaces.untyped`).
 pub const NAMESPACE: &str = "agentic";
+/// How many header lines a request may have, the Host's included, those that Envoy adds not.
+pub const MAX_HEADERS: usize = 100;
 /// Key: `"1"` on a request that was decided and let through.
 pub const DECIDED: &str = "decided";
 /// Key: `IP:PORT` (`[IP]:PORT`) of the endpoint that a request must go to: `override_host` of clusters with endpoints,
