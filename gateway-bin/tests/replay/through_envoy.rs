@@ -41,6 +41,7 @@ async fn translated(minor: &str) {
     let feed = || Feed::Envoy(Program::of(minor), Source::Translated);
     features::sessions_stay_where_they_were_opened(&world, &feed()).await;
     features::lists_are_filtered(&world, &feed()).await;
+    features::heads_are_taken_as_by_our_own_gateway(&world, &feed()).await;
     assert_held(&live::faults(&world, &feed(), &feed()).await);
 }
 

@@ -543,7 +543,7 @@ async fn record(upstream: &'static str, tls: Option<TlsAcceptor>, memory: &Arc<M
 fn answer(upstream: &str, method: &http::Method, body: &[u8]) -> Response<Full<Bytes>> {
     let message: Value = serde_json::from_slice(body).unwrap_or_default();
     let mut response = Response::builder().header("x-upstream", upstream);
-    let text = match message.get("method").and_then(Value::as_str) {
+    let mut text = match message.get("method").and_then(Value::as_str) {
         Some("initialize") => {
             response = response.header("mcp-session-id", format!("{upstream}-session"));
             json!({"jsonrpc": "2.0", "id": message["id"],
@@ -558,6 +558,10 @@ fn answer(upstream: &str, method: &http::Method, body: &[u8]) -> Response<Full<B
         ("text/event-stream", String::new())
     } else if message["params"]["cursor"] == "as-event" {
         ("text/event-stream", format!("event: message\ndata: {text}\n\n"))
+    } else if message["params"]["cursor"] == "as-much" {
+        // More than Envoy would hold.
+        text["result"]["tools"][1]["description"] = "x".repeat(2_500_000).into();
+        ("application/json", text.to_string())
     } else {
         ("application/json", text.to_string())
     };

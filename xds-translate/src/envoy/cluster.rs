@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::{
     Engine, Policy, Processor, Resource, ResourceKind, Settings, Translation,
     json::{address, any, duration, extension, pipe, set},
+    listener::max_headers,
     processor::{ENDPOINT, NAMESPACE, cluster_name},
     tls,
 };
@@ -59,7 +60,7 @@ impl<'a> Clusters<'a> {
             "name": name,
             "connect_timeout": duration(self.settings.connect_timeout),
             "circuit_breakers": unlimited(self.retries(backend)),
-            "typed_extension_protocol_options": http_options(backend),
+            "typed_extension_protocol_options": http_options(backend, self.settings),
         });
         if let Some(tls) = &backend.tls {
             set(&mut cluster, "transport_socket", tls::upstream(tls, self.settings));
@@ -214,7 +215,7 @@ pub(super) fn unlimited(retries: u32) -> Value {
 }
 
 /// HTTP/2 where it is agreed on (ALPN) or asked for (h2c), else HTTP/1.1.
-fn http_options(backend: &Backend) -> Value {
+fn http_options(backend: &Backend, settings: &Settings) -> Value {
     let http2 = json!({"connection_keepalive": {"interval": "20s", "timeout": "10s"}});
     let mut http = if backend.tls.is_some() {
         json!({"auto_config": {"http_protocol_options": {}, "http2_protocol_options": http2}})
@@ -223,7 +224,11 @@ fn http_options(backend: &Backend) -> Value {
     } else {
         json!({"explicit_http_config": {"http_protocol_options": {}}})
     };
-    set(&mut http, "common_http_protocol_options", json!({"idle_timeout": IDLE}));
+    let mut common = json!({"idle_timeout": IDLE});
+    if let Policy::Engine(_) = settings.policy {
+        set(&mut common, "max_headers_count", json!(max_headers(settings)));
+    }
+    set(&mut http, "common_http_protocol_options", common);
     options(http)
 }
 

@@ -53,6 +53,8 @@ fn processor(snapshot: &Snapshot, listeners: &[&Listener], engine: &Engine) -> V
             // A change that Envoy would not make is an error, not left out.
             "mutation_rules": {"allow_all_routing": true, "allow_envoy": true, "disallow_is_error": true},
             "metadata_options": {"receiving_namespaces": {"untyped": [NAMESPACE]}},
+            // Authorizers are told.
+            "request_attributes": ["request.protocol"],
             // Which endpoint answered: a session stays there.
             "response_attributes": ["upstream.address"],
         }),
@@ -136,6 +138,18 @@ fn router() -> Value {
     )
 }
 
+/// What a response says of one connection only (RFC 9110, section 7.6.1), and Envoy would pass on. What
+/// `connection` names goes where the processor sees the response.
+const HOP_BY_HOP: [&str; 7] = [
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "upgrade",
+];
+
 /// Where decided requests go; the rest is refused.
 fn routes(held: u32) -> Value {
     let decided = json!({
@@ -165,6 +179,7 @@ fn routes(held: u32) -> Value {
                     // What is sent once more is held for it. Envoy 1.36 counts twice what was held before.
                     "request_body_buffer_limit": u64::from(held).saturating_mul(2).to_string(),
                     "request_headers_to_remove": [CLUSTER_HEADER],
+                    "response_headers_to_remove": HOP_BY_HOP,
                     // Empty, and so without effect, where the processor did not open a session.
                     "response_headers_to_add": [{
                         "header": {

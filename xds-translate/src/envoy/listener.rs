@@ -7,13 +7,13 @@ use super::{
     Decider, Policy, Resource, ResourceKind, Settings, Translation, Unserved, cluster,
     http::Http,
     json::{address, duration, extension, set},
+    processor::MAX_HEADERS,
     tls,
 };
 use crate::{Listener, Protocol, Snapshot};
 
-/// Bytes of a request's head, header lines, and requests at a time on one HTTP/2 connection; as our own gateway.
+/// Bytes of a request's head, and requests at a time on one HTTP/2 connection; as our own gateway.
 const MAX_HEADER_KIB: u32 = 64;
-const MAX_HEADERS: u32 = 100;
 const MAX_STREAMS: u32 = 128;
 /// How long a request's head may take, and how long a connection without requests is kept; as our own gateway.
 const HEADER_TIMEOUT: &str = "60s";
@@ -126,11 +126,15 @@ impl Chains {
             "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
             "max_request_headers_kb": MAX_HEADER_KIB,
             "common_http_protocol_options": {
-                "max_headers_count": MAX_HEADERS,
+                "max_headers_count": max_headers(settings),
                 "idle_timeout": HEADER_TIMEOUT,
                 "headers_with_underscores_action": "ALLOW",
             },
+            // What a host is asked for stands in the Host header alone; as it is judged.
+            "http_protocol_options": {"allow_absolute_url": false},
             "http2_protocol_options": {
+                // A malformed request ends its stream, not everybody's on the connection.
+                "override_stream_error_on_invalid_http_message": true,
                 "max_concurrent_streams": MAX_STREAMS,
                 // Also how much of a body is held while it is decided.
                 "initial_stream_window_size": window,
@@ -210,6 +214,15 @@ impl Chains {
 /// The largest window of HTTP/2 (RFC 9113, section 6.9.1), and the smallest that Envoy takes.
 const MAX_WINDOW: u32 = (1 << 31) - 1;
 const MIN_WINDOW: u32 = 65_535;
+
+/// How many header lines a message may have. With the engine, which refuses (431) what has more than our own gateway takes,
+/// there is room for what it adds: Envoy holds a message to this limit once more when it was changed, pseudo headers included.
+pub(super) fn max_headers(settings: &Settings) -> usize {
+    match settings.policy {
+        Policy::Engine(_) => 2 * MAX_HEADERS,
+        Policy::Filters(_) => MAX_HEADERS,
+    }
+}
 
 /// How long nothing may happen on a stream that is not decided. Whoever decides must be done before.
 fn idle_timeout(settings: &Settings) -> Duration {

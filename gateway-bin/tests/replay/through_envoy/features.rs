@@ -35,9 +35,14 @@ async fn post(
 ) -> Reply {
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
     let session = session.map(|id| format!("mcp-session-id: {id}\r\n")).unwrap_or_default();
+    send(gateway, identity, "/local/mcp", &session, &body).await
+}
+
+/// The target of the request line, and header lines besides six.
+async fn send(gateway: &Running<'_>, identity: &str, target: &str, lines: &str, body: &str) -> Reply {
     let request = format!(
-        "POST /local/mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
-         accept: application/json, text/event-stream\r\naccept-encoding: gzip\r\n{session}content-length: {}\r\n\
+        "POST {target} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         accept: application/json, text/event-stream\r\naccept-encoding: gzip\r\n{lines}content-length: {}\r\n\
          connection: close\r\n\r\n{body}",
         body.len()
     );
@@ -86,7 +91,7 @@ pub(crate) async fn lists_are_filtered(world: &World, feed: &Feed) {
     for (flags, expected) in [(vec!["--filter-lists".to_owned()], &all[..1]), (Vec::new(), all)] {
         let gateway = world.gateway(&format!("lists{}", flags.len()), feed, POLICY, &flags).await;
         for (identity, expected) in [(AGENT, expected), (OTHER, all)] {
-            for cursor in ["as-json", "as-event"] {
+            for cursor in ["as-json", "as-event", "as-much"] {
                 let reply = post(&gateway, identity, "tools/list", &json!({"cursor": cursor}), None).await;
                 let text = reply.text();
                 let json = text.strip_prefix("event: message\ndata: ").unwrap_or(&text);
@@ -103,5 +108,23 @@ pub(crate) async fn lists_are_filtered(world: &World, feed: &Feed) {
         }
         gateway.stop().await;
     }
-    assert_eq!(world.memory.take_seen().len(), 8);
+    assert_eq!(world.memory.take_seen().len(), 12);
+}
+
+/// As many header lines as our own gateway takes, and no more; the host is what the Host header says.
+pub(crate) async fn heads_are_taken_as_by_our_own_gateway(world: &World, feed: &Feed) {
+    let gateway = world.gateway("heads", feed, POLICY, &[]).await;
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"get-sum"}}"#;
+    // Where they are one too many, Envoy has taken `connection` off.
+    for (target, lines, statuses) in [
+        ("/local/mcp", 100, 200..=200),
+        ("/local/mcp", 102, 431..=431),
+        ("http://elsewhere.test/local/mcp", 6, 400..=404),
+    ] {
+        let more: String = (6..lines).map(|number| format!("x-{number}: 1\r\n")).collect();
+        let reply = send(&gateway, AGENT, target, &more, call).await;
+        assert!(statuses.contains(&reply.status), "{target}, {lines}: {reply:?}");
+        assert_eq!(world.memory.take_seen().len(), usize::from(reply.status == 200), "{target}, {lines}");
+    }
+    gateway.stop().await;
 }
