@@ -17,3 +17,4 @@ pub use crate::ask::unjudgeable;
 pub use crate::body::{GuardedBody, RequestBody, ResponseBody};
 pub use crate::context::{Ask, Context, Observer, Options, Outcome, Peer, Recheck};
 pub use crate::layer::{AuthorizeFuture, AuthzLayer, AuthzService, ResponseMatters, authorize};
+pub use crate::upstream::NOT_FORWARDED;

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Never forwarded: they make a server run another method, or believe in an identity.
-static NEVER: [HeaderName; 4] = [
+pub static NOT_FORWARDED: [HeaderName; 4] = [
     HeaderName::from_static("x-http-method-override"),
     HeaderName::from_static("x-http-method"),
     HeaderName::from_static("x-method-override"),
@@ -43,7 +43,7 @@ pub(crate) fn prepare(parts: &mut Parts, plan: Plan, granted: &mut Granted) {
         parts.uri = uri;
     }
     let headers = &mut parts.headers;
-    for name in &NEVER {
+    for name in &NOT_FORWARDED {
         headers.remove(name);
     }
     match (plan.protocol, plan.backend) {

@@ -23,7 +23,7 @@ pub enum ManifestError {
     #[error("{0:#}")]
     Read(#[from] anyhow::Error),
     /// What an API server would refuse.
-    #[error("{0}")]
+    #[error(transparent)]
     Invalid(#[from] LoadError),
 }
 

@@ -1,11 +1,19 @@
+//! The command `agentic-controller`.
+use std::process::ExitCode;
+
 use clap::Parser as _;
 
-fn main() -> anyhow::Result<()> {
+#[expect(clippy::print_stderr, reason = "the program's last word")]
+fn main() -> ExitCode {
     let done = agentic_controller::run(&agentic_controller::Args::parse(), &mut std::io::stdout().lock());
-    match &done {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
         // The reader had enough (`| head`).
-        Err(error) if error.downcast_ref().is_some_and(is_broken_pipe) => Ok(()),
-        _ => done,
+        Err(error) if error.downcast_ref().is_some_and(is_broken_pipe) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("agentic-controller: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -192,3 +192,19 @@ fn a_further_root_comes_with_the_systems() {
     let roots = common["validation_context"]["trusted_ca"]["inline_string"].as_str().unwrap();
     assert!(roots.contains(system.trim()) && roots.contains(extra.trim()));
 }
+
+#[test]
+fn a_manifest_that_no_api_server_takes_is_told_in_a_line() {
+    let dir = folder();
+    let gateway = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: a, namespace: b}
+spec: {gatewayClassName: 5, listeners: []}
+";
+    fs::write(dir.path().join("manifests/number.yaml"), gateway).unwrap();
+    let said = translate(dir.path(), &[]);
+    let expected = "agentic-controller: manifests/number.yaml, document 1, Gateway b/a, spec.gatewayClassName: invalid type: \
+                    integer `5`, expected a string\n";
+    assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (1, "", expected));
+}

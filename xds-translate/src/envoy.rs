@@ -17,7 +17,7 @@ mod tls;
 
 use serde_json::Value;
 
-pub use self::bootstrap::bootstrap;
+pub use self::bootstrap::{bootstrap, overload_manager};
 pub use self::settings::{Engine, Filters, OwnCertificate, Policy, Processor, Resolve, Settings, Version};
 use self::{cluster::Clusters, filters::Plan, http::Http};
 use crate::{Listener, Snapshot, status::ObjectStatus};

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json};
-use xds_translate::envoy::OwnCertificate;
+use xds_translate::envoy::{OwnCertificate, overload_manager};
 
 use super::{
     Envoy, EnvoyPolicy, Proxy, Settings,
@@ -25,8 +25,6 @@ const SOCKET_DIR: &str = "/run/agentic-decide";
 /// Where the engine listens.
 const SOCKET: &str = "/run/agentic-decide/decide.sock";
 const CREDENTIALS: &str = "/run/gateway-identity-mtls/credential-bundle.pem";
-/// Open client connections, all listeners together: as our own gateway has it.
-const MAX_CONNECTIONS: u32 = 10_000;
 /// What an Envoy that is alone calls its cluster: it has nobody to ask, whatever the class says meanwhile.
 pub const ALONE: &str = "envoy-alone";
 /// How long clients of an Envoy that is alone keep a connection. Nobody tells it that its Pod goes; but within this time
@@ -161,13 +159,7 @@ fn bootstrap(proxy: &Proxy, settings: &Settings, ports: &Ports) -> Value {
             "clusters": [controller(settings), admin(ports)],
             "listeners": [probes(ports)],
         },
-        "overload_manager": {"resource_monitors": [{
-            "name": "envoy.resource_monitors.global_downstream_max_connections",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-                "max_active_downstream_connections": MAX_CONNECTIONS,
-            },
-        }]},
+        "overload_manager": overload_manager(),
     })
 }
 

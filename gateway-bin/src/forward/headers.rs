@@ -1,4 +1,5 @@
 //! Header changes on the way.
+use authz_tower::NOT_FORWARDED;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
@@ -13,13 +14,6 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-/// What a client could say to be taken for another, or to have its method taken for another.
-const NOT_FORWARDED: [HeaderName; 4] = [
-    HeaderName::from_static("x-forwarded-client-cert"),
-    HeaderName::from_static("x-http-method-override"),
-    HeaderName::from_static("x-http-method"),
-    HeaderName::from_static("x-method-override"),
-];
 
 /// Removes what concerns one connection only (RFC 9110, section 7.6.1). `te: trailers` stays.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
@@ -57,7 +51,7 @@ pub(crate) fn remove_request_headers(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
     // The body was read, or is read as it comes: the expectation was met here.
     headers.remove(EXPECT);
-    for name in NOT_FORWARDED {
+    for name in &NOT_FORWARDED {
         headers.remove(name);
     }
 }

@@ -27,19 +27,22 @@ pub fn bootstrap(translation: &Translation, admin: &str) -> Value {
     let admin = admin.parse::<SocketAddr>().map_or_else(|_error| pipe(admin), address);
     json!({
         "admin": {"address": admin},
-        "overload_manager": {
-            "resource_monitors": [extension(
-                "envoy.resource_monitors.global_downstream_max_connections",
-                "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-                json!({"max_active_downstream_connections": MAX_CONNECTIONS}),
-            )],
-        },
+        "overload_manager": overload_manager(),
         "static_resources": {
             "listeners": all(ResourceKind::Listener),
             "clusters": all(ResourceKind::Cluster),
             "secrets": all(ResourceKind::Secret),
         },
     })
+}
+
+/// The `overload_manager` of a bootstrap: as many open client connections as our own gateway has, all listeners together.
+pub fn overload_manager() -> Value {
+    json!({"resource_monitors": [extension(
+        "envoy.resource_monitors.global_downstream_max_connections",
+        "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+        json!({"max_active_downstream_connections": MAX_CONNECTIONS}),
+    )]})
 }
 
 /// What is referred to by name and stands in its place in a bootstrap.
