@@ -1,4 +1,5 @@
-//! The reader against serde_json: what is admitted reads the same there, and what serde_json finds strict is admitted.
+//! The reader against serde_json: what is admitted reads the same there, and what serde_json finds strict is admitted; and
+//! against the rules for messages, written a second time.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,69 +9,17 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
-use std::collections::HashSet;
-use std::fmt;
+mod naive;
+mod near_misses;
 
 use mcp_jsonrpc::{
     Body, Event, EventReader, FilterError, Json, Kind, Limits, MirroredHeaders, Target, parse, parse_json,
 };
 use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::{RngAlgorithm, TestRunner};
 use serde::Deserialize;
-use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
-
-/// JSON in which no object has a key twice, as serde_json reads it; with its nesting.
-struct Strict {
-    depth: usize,
-}
-
-impl<'de> Deserialize<'de> for Strict {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct StrictVisitor;
-        impl<'de> Visitor<'de> for StrictVisitor {
-            type Value = Strict;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("strict JSON")
-            }
-            fn visit_bool<E>(self, _: bool) -> Result<Strict, E> {
-                Ok(Strict { depth: 0 })
-            }
-            fn visit_i64<E>(self, _: i64) -> Result<Strict, E> {
-                Ok(Strict { depth: 0 })
-            }
-            fn visit_u64<E>(self, _: u64) -> Result<Strict, E> {
-                Ok(Strict { depth: 0 })
-            }
-            fn visit_f64<E>(self, _: f64) -> Result<Strict, E> {
-                Ok(Strict { depth: 0 })
-            }
-            fn visit_str<E>(self, _: &str) -> Result<Strict, E> {
-                Ok(Strict { depth: 0 })
-            }
-            fn visit_unit<E>(self) -> Result<Strict, E> {
-                Ok(Strict { depth: 0 })
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Strict, A::Error> {
-                let mut depth = 0;
-                while let Some(element) = seq.next_element::<Strict>()? {
-                    depth = depth.max(element.depth);
-                }
-                Ok(Strict { depth: depth + 1 })
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Strict, A::Error> {
-                let (mut keys, mut depth) = (HashSet::new(), 0);
-                while let Some((key, value)) = map.next_entry::<String, Strict>()? {
-                    if !keys.insert(key) {
-                        return Err(de::Error::custom("duplicate"));
-                    }
-                    depth = depth.max(value.depth);
-                }
-                Ok(Strict { depth: depth + 1 })
-            }
-        }
-        deserializer.deserialize_any(StrictVisitor)
-    }
-}
 
 /// The members that decide, as serde_json reads them.
 #[derive(Deserialize)]
@@ -111,6 +60,27 @@ fn agrees_with_serde_json(body: &[u8]) -> Result<(), TestCaseError> {
         prop_assert_eq!(message.kind() == Kind::Notification, message.id().is_none());
     }
     Ok(())
+}
+
+/// The number tokens of JSON text.
+fn numbers(json: &str) -> impl Iterator<Item = &str> {
+    // Every other part stands in a string, once the escapes that look like an end of one are out of the way.
+    let plain = json.split('"').scan(false, |in_string, part| {
+        let escaped = *in_string && (part.len() - part.trim_end_matches('\\').len()) % 2 == 1;
+        let text = if *in_string { "" } else { part };
+        *in_string = !*in_string || escaped;
+        Some(text)
+    });
+    plain
+        .flat_map(|text| text.split(|c: char| !matches!(c, '0'..='9' | '-' | '+' | '.' | 'e' | 'E')))
+        .filter(|token| token.contains(|c: char| c.is_ascii_digit()))
+}
+
+/// Whether a number is over 2^53, as doubles and, where the double is 2^53, as digits.
+fn is_big(token: &str) -> bool {
+    let limit = 2_f64.powi(53);
+    let magnitude = token.parse::<f64>().unwrap().abs();
+    magnitude > limit || (magnitude == limit && !matches!(token, "9007199254740992" | "-9007199254740992"))
 }
 
 /// Bytes that, put together at random, often make JSON and often nearly do.
@@ -217,17 +187,62 @@ fn message() -> impl Strategy<Value = String> {
         .prop_map(|members| format!("{{{}}}", members.join(",")))
 }
 
+/// Ten thousand cases, unless `PROPTEST_CASES` says otherwise.
+fn config() -> ProptestConfig {
+    // Generators are seeded for each part of a body, which takes most of the time with the default algorithm.
+    let given = ProptestConfig { rng_algorithm: RngAlgorithm::XorShift, ..ProptestConfig::default() };
+    if std::env::var_os("PROPTEST_CASES").is_some() {
+        given
+    } else {
+        ProptestConfig { cases: 10_000, ..given }
+    }
+}
+
+#[test]
+fn of_the_near_misses_many_are_admitted_and_many_are_refused() {
+    let (bodies, mut runner) = (near_misses::body(), TestRunner::deterministic());
+    let is_admitted = |body: Vec<u8>| parse(&body, &Limits::default()).is_ok();
+    let admitted =
+        (0..1_000).filter(|_| is_admitted(bodies.new_tree(&mut runner).unwrap().current())).count();
+
+    assert!((350..700).contains(&admitted), "{admitted}");
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4096))]
+    #![proptest_config(config())]
 
     #[test]
     fn strict_json_is_what_serde_json_reads_without_duplicates(text in prop_oneof![soup(), json()]) {
-        let expected = serde_json::from_str::<Strict>(&text).is_ok_and(|read| read.depth <= 63);
+        let expected = serde_json::from_str::<naive::Node>(&text).is_ok_and(|read| read.depth() <= 63);
         let got = match parse_json(text.as_bytes(), &Limits::default()) {
             Ok(_) => true,
             Err(error) => error.code() == -32600,
         };
         prop_assert_eq!(got, expected, "{}", text);
+    }
+
+    #[test]
+    fn bodies_are_admitted_and_read_as_the_rules_say(body in near_misses::body()) {
+        let shown = String::from_utf8_lossy(&body);
+        match (parse(&body, &Limits::default()), naive::read(&body)) {
+            (Ok(read), Some((is_batch, messages))) => {
+                prop_assert_eq!(read.is_batch(), is_batch);
+                prop_assert_eq!(read.messages().len(), messages.len());
+                for (read, expected) in read.messages().iter().zip(messages) {
+                    prop_assert_eq!(read.kind(), expected.kind);
+                    prop_assert_eq!(read.method(), expected.method);
+                    prop_assert_eq!(read.target(), &expected.target);
+                    prop_assert_eq!(read.arguments().is_some(), expected.has_arguments);
+                    prop_assert_eq!(read.meta_protocol_version(), expected.meta_version.as_deref());
+                    prop_assert_eq!(read.params_depth(), expected.params_depth);
+                    let big = read.params().is_some_and(|params| numbers(params).any(is_big));
+                    prop_assert_eq!(read.params_have_big_integer(), big);
+                }
+            }
+            (Err(error), None) => prop_assert!(error.offset() <= body.len()),
+            (read, expected) => prop_assert!(false, "{}: {:?}, {:?}", shown, read, expected),
+        }
+        agrees_with_serde_json(&body)?;
     }
 
     #[test]
