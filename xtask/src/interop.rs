@@ -14,6 +14,7 @@ pub(crate) mod gateway;
 mod hostile;
 pub(crate) mod http;
 mod load;
+mod parsers;
 pub(crate) mod peers;
 mod pki;
 pub(crate) mod process;
@@ -23,7 +24,7 @@ pub(crate) mod session;
 mod upstream;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -38,7 +39,8 @@ pub(crate) struct Interop {
     /// Only these; by default all, the last only with --long
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Suite>,
-    /// 200 sessions for 30 s instead of 50 for 6 s, and memory is held to its limit; every Envoy, configured either way
+    /// A million bodies for parsers instead of 10,000; 200 sessions for 30 s instead of 50 for 6 s, and memory is held to its
+    /// limit; every Envoy, configured either way
     #[arg(long)]
     long: bool,
     /// This gateway instead of one that is built first (with the feature `quickstart`)
@@ -51,6 +53,8 @@ pub(crate) struct Interop {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Suite {
+    /// Bodies of MCP messages, as parsers in Node.js, Python and Go read them
+    Parsers,
     /// MCP SDKs in TypeScript, Python and Rust, and raw requests, to the reference server
     Clients,
     /// The MCP conformance suite, directly and through the gateway
@@ -81,8 +85,8 @@ pub(crate) enum Part {
 /// What the suites share.
 #[derive(Debug)]
 pub(crate) struct Run {
-    /// The gateway's binary.
-    gateway: PathBuf,
+    /// The gateway's binary, where a suite needs it.
+    gateway: Option<PathBuf>,
     /// The controller's binary, where a suite needs it.
     controller: Option<PathBuf>,
     peers: Peers,
@@ -98,10 +102,14 @@ impl Run {
         Ok(folder)
     }
 
+    fn gateway(&self) -> anyhow::Result<&Path> {
+        self.gateway.as_deref().context("no gateway was built")
+    }
+
     /// What is needed to run Envoy of a minor version with the engine beside it.
     async fn envoy(&self, minor: &str) -> anyhow::Result<Programs> {
         Ok(Programs {
-            gateway: self.gateway.clone(),
+            gateway: self.gateway()?.to_owned(),
             controller: self.controller.clone().context("no controller was built")?,
             envoy: self.peers.envoy(minor).await?,
             minor: minor.to_owned(),
@@ -128,6 +136,10 @@ impl Suite {
         !matches!(self, Self::Load | Self::Authorizer)
     }
 
+    fn needs_gateway(self) -> bool {
+        self != Self::Parsers
+    }
+
     fn needs_controller(self) -> bool {
         matches!(self, Self::EnvoyFaults | Self::EnvoyTls | Self::EnvoyPeers)
     }
@@ -144,12 +156,11 @@ pub(crate) fn interop(interop: &Interop) -> anyhow::Result<()> {
         Some(path) => path.canonicalize().with_context(|| format!("`{}`", path.display())),
         None => gateway::build(package),
     };
-    let gateway = program(&interop.gateway, "agentic-gateway")?;
-    let controller = interop
-        .suites()
-        .any(Suite::needs_controller)
-        .then(|| program(&interop.controller, "agentic-controller"))
-        .transpose()?;
+    let where_needed = |needs: fn(Suite) -> bool, given, package| {
+        interop.suites().any(needs).then(|| program(given, package)).transpose()
+    };
+    let gateway = where_needed(Suite::needs_gateway, &interop.gateway, "agentic-gateway")?;
+    let controller = where_needed(Suite::needs_controller, &interop.controller, "agentic-controller")?;
     let run = Run { gateway, controller, peers, temporary: tempfile::tempdir()?, long: interop.long };
     runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -170,6 +181,7 @@ async fn suites(interop: &Interop, run: &Run) -> anyhow::Result<()> {
         let report = &mut report;
         let done = tokio::time::timeout(SUITE, async {
             match suite {
+                Suite::Parsers => parsers::run(run, report).await,
                 Suite::Clients => clients::run(run, DataPlane::Native, report).await,
                 Suite::Conformance => conformance::run(run, DataPlane::Native, report).await,
                 Suite::Load => load::run(run, report).await,

@@ -185,8 +185,8 @@ impl Wrapper {
     }
 }
 
-/// `go` in a wrapper module, whatever a person's own settings say of workspaces.
-fn go(folder: &Path) -> Command {
+/// `go` in a module, whatever a person's own settings say of workspaces.
+pub(crate) fn go(folder: &Path) -> Command {
     let mut command = Command::new("go");
     command.current_dir(folder).env("GOWORK", "off");
     command
@@ -201,8 +201,8 @@ fn output(command: &mut Command) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// The version of the Go that builds a wrapper module, with the system it builds for.
-fn go_version(folder: &Path) -> anyhow::Result<String> {
+/// The version of the Go that builds a module, with the system it builds for.
+pub(crate) fn go_version(folder: &Path) -> anyhow::Result<String> {
     let advice = || format!("install Go {}.{} or later (https://go.dev/dl/) and put it on PATH", GO.0, GO.1);
     // An old Go that knows how to gets the one that go.mod asks for; one that does not says so here.
     let said = output(go(folder).args(["env", "GOVERSION", "GOOS", "GOARCH"])).with_context(advice)?;

@@ -81,7 +81,7 @@ pub(crate) async fn run(run: &Run, plane: DataPlane, report: &mut Report) -> any
             .await;
     }
 
-    let sidecar = Sidecar::start(&run.gateway, address, &agent, &certificates.web_ca()).await?;
+    let sidecar = Sidecar::start(run.gateway()?, address, &agent, &certificates.web_ca()).await?;
     let plain = format!("http://{}/mcp", sidecar.address);
     let client = folder.join("typescript/client.mjs");
     let mut node = Command::new("node");
@@ -210,7 +210,7 @@ async fn stateless(run: &Run, plane: DataPlane, report: &mut Report, client: &Pa
                 .write(&folder.join("manifests"))?;
             let gateway = Gateway::start(run, plane, &folder, Some(&identity), &[HTTPS]).await?;
             let at = gateway.address(HTTPS)?;
-            let sidecar = Sidecar::start(&run.gateway, at, &agent, &certificates.web_ca()).await?;
+            let sidecar = Sidecar::start(run.gateway()?, at, &agent, &certificates.web_ca()).await?;
             (format!("http://{}/mcp", sidecar.address), Some((gateway, sidecar)))
         }
     };

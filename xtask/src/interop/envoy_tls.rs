@@ -44,7 +44,7 @@ pub(super) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
     let world = World::new(run, "tls-native")?;
     let manifests = world.manifests().await?;
     let (_process, addresses) =
-        native(&run.gateway, &manifests.folder, Some(&world.gateway), &PORTS, &[]).await?;
+        native(run.gateway()?, &manifests.folder, Some(&world.gateway), &PORTS, &[]).await?;
     let served = Served { world: &world, upstream: &manifests.upstream, addresses, is_native: true };
     served.suite(report).await;
     let minors = if run.long { MINORS.as_slice() } else { &SHORT };

@@ -246,7 +246,7 @@ impl Gateway {
         match plane {
             DataPlane::Native => {
                 let manifests = folder.join("manifests");
-                let (process, addresses) = native(&run.gateway, &manifests, identity, ports, &[]).await?;
+                let (process, addresses) = native(run.gateway()?, &manifests, identity, ports, &[]).await?;
                 Ok(Self { process, engine: None, addresses })
             }
             DataPlane::Envoy => {

@@ -21,7 +21,7 @@ pub(crate) struct Quickstart {
 
 impl Quickstart {
     pub(crate) async fn start(run: &Run) -> anyhow::Result<Self> {
-        let mut command = Command::new(&run.gateway);
+        let mut command = Command::new(run.gateway()?);
         // It is killed at the end, and then cannot tidy up: its files go with ours.
         command.args(["quickstart", "--serve"]).env("TMPDIR", run.folder("quickstart")?);
         let mut process = Process::start("quickstart --serve", &mut command)?;

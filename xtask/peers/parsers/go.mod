@@ -1,0 +1,3 @@
+module agentic.example/peers/parsers
+
+go 1.26
