@@ -378,6 +378,17 @@ fn what_cannot_be_told_is_asked_about() {
     assert!(clusters.contains(&"authorizer/grpc/n/s:80"), "{clusters:?}");
 }
 
+#[test]
+fn an_authorizer_is_asked_about_texts_only_where_it_is_shown_them_as_they_are() {
+    let http = AUTHORIZER.replace("protocol: GRPC, grpc: {}", "protocol: HTTP, http: {}");
+    for (authorizer, expected) in [(AUTHORIZER, true), (&http, false)] {
+        let translation = translated(&format!("{WORLD}{authorizer}"), &settings(DefaultAction::Allow));
+        let asked = cluster(routes(&translation, "routes/tls"), "path /b");
+        let admitted = rules(asked, "agentic.admission", "rules");
+        assert_eq!(admitted[0].1.contains("not(is ascii)"), expected, "{admitted:?}");
+    }
+}
+
 /// Path, and what becomes of it: the cluster and the path that it gets, or the status that Envoy answers.
 #[test]
 fn only_the_mcp_path_of_a_server_is_reachable() {

@@ -65,7 +65,7 @@ enum Suite {
     Authorizer,
     /// Google's ADK agent with the quickstart's servers
     Adk,
-    /// The decision cases through Envoy, the engine beside it
+    /// The decision cases, and policies at random, through Envoy
     Envoy,
     /// Envoy's engine absent, killed, silent, hostile; Envoy killed
     EnvoyFaults,

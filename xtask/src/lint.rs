@@ -44,6 +44,8 @@ fn package() -> anyhow::Result<()> {
         "--workspace",
         "--exclude",
         "xtask",
+        "--exclude",
+        "agentic-generators",
         "--allow-dirty",
         "--no-verify",
         "--locked",

@@ -1,6 +1,5 @@
 //! The engine from outside: tables by section of the specification, and properties.
 mod acceptance;
-#[expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "requests of tests are well formed")]
 mod common;
 mod generators;
 #[expect(

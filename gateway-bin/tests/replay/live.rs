@@ -131,10 +131,9 @@ fn messages(body: &str) -> Option<(Vec<Option<String>>, bool)> {
 }
 
 /// What the client of a request that was denied must have got.
-fn denial_fault(case: &Case, reply: &Reply) -> Option<String> {
+pub(crate) fn denial_fault(method: &str, body: Option<&str>, is_json: bool, reply: &Reply) -> Option<String> {
     let error = |id: &String| format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{FORBIDDEN}}}"#);
-    let is_json = case.headers().all(|header| header.0 != "content-type" || header.1 == "application/json");
-    let expected = match (case.method(), case.body.as_deref().and_then(messages)) {
+    let expected = match (method, body.and_then(messages)) {
         ("POST", Some((ids, batch))) if is_json => {
             let errors: Vec<String> = ids.iter().flatten().map(error).collect();
             match errors.as_slice() {
@@ -171,7 +170,11 @@ fn reply_fault(case: &Case, forwarded: bool, reply: &Reply) -> Option<String> {
     }
     match case.expect {
         Expect::Reject => rejection_fault(case, reply),
-        _ => denial_fault(case, reply),
+        _ => {
+            let is_json =
+                case.headers().all(|header| header.0 != "content-type" || header.1 == "application/json");
+            denial_fault(case.method(), case.body.as_deref(), is_json, reply)
+        }
     }
 }
 
@@ -218,7 +221,7 @@ pub(crate) struct Fault {
 }
 
 /// Whether the client was told that it gets nothing: an HTTP error, or a JSON-RPC error for a whole message or batch.
-fn is_refusal(reply: &Reply) -> bool {
+pub(crate) fn is_refusal(reply: &Reply) -> bool {
     let errors = |body: &Value| match body {
         Value::Array(answers) => {
             !answers.is_empty() && answers.iter().all(|answer| answer.get("error").is_some())

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use xds_server::{Resource, ResourceSet};
 use xds_translate::{
+    ObjectStatus, Snapshot,
     envoy::{
         Engine, Filters, OwnCertificate, Policy, ResourceKind, Settings, Translation, bootstrap, translate,
     },
@@ -81,19 +82,7 @@ impl Pair {
         flags: &[String],
     ) -> Self {
         let folder = world.folder(&format!("{name}.envoy"));
-        let mut words = vec!["agentic-gateway".to_owned(), "decide".to_owned()];
-        words.push(format!("--listen=unix:{}", folder.join("decide.sock").display()));
-        words.extend(world.about_the_world());
-        match source {
-            Source::Translated | Source::Filters => {
-                words.extend(world.files_of(&world.write(name, manifests)));
-            }
-            Source::Controller(controller) => words.extend(from_controller(controller)),
-        }
-        words.extend(flags.iter().cloned());
-        let Gateway::Decide(args) = Cli::try_parse_from(words).unwrap().command else {
-            panic!("not a `decide`")
-        };
+        let args = decide(world, source, name, &folder, manifests, flags);
         let options = args.common.resolution.options();
         let settings = settings(world, program, source, &args);
         let translated = || {
@@ -109,13 +98,7 @@ impl Pair {
                 discovery(world, controller)
             }
         };
-        let engine = match source {
-            Source::Filters => None,
-            Source::Translated | Source::Controller(_) => {
-                let engine = Processor::start(&args, AccessLog::Off).await;
-                Some(engine.unwrap_or_else(|error| panic!("{name}: {error}")))
-            }
-        };
+        let engine = beside(source, name, &args).await;
         let envoy = Envoy::start(program, &folder, &bootstrap).await;
         if let (Source::Controller(controller), Some(engine)) = (source, &engine) {
             let types = [ResourceKind::Cluster, ResourceKind::Listener].map(ResourceKind::type_url);
@@ -123,6 +106,33 @@ impl Pair {
             controller.until_fed(&[&types, &[native::OBJECT, native::SESSION_KEYS]], ready).await;
         }
         Self { envoy, engine }
+    }
+
+    /// One Envoy for several Gateways of the manifests, none of which have a port in common; and the policies that it cannot
+    /// be told. Not by discovery.
+    pub(crate) async fn of_several(
+        world: &World,
+        program: &Program,
+        source: &Source,
+        name: &str,
+        manifests: &str,
+        gateways: &[&Snapshot],
+    ) -> (Self, Vec<ObjectStatus>) {
+        let folder = world.folder(&format!("{name}.envoy"));
+        let args = decide(world, source, name, &folder, manifests, &[]);
+        let mut settings = settings(world, program, source, &args);
+        let (mut whole, mut refused) = (Value::Null, Vec::new());
+        for snapshot in gateways {
+            let loopback = "127.0.0.1:0".parse().unwrap();
+            settings.listen = snapshot.listeners.iter().map(|listener| (listener.port, loopback)).collect();
+            let translation = translate(snapshot, &settings);
+            assert_eq!(translation.unserved, []);
+            merge(&mut whole, bootstrap(&translation, "127.0.0.1:0"));
+            refused.extend(translation.refused);
+        }
+        let engine = beside(source, name, &args).await;
+        let envoy = Envoy::start(program, &folder, &whole.to_string()).await;
+        (Self { envoy, engine }, refused)
     }
 
     pub(crate) fn address(&self, port: u16) -> SocketAddr {
@@ -133,6 +143,57 @@ impl Pair {
         drop(self.envoy);
         if let Some(engine) = self.engine {
             engine.shutdown().await;
+        }
+    }
+}
+
+/// The flags of the engine beside it.
+fn decide(
+    world: &World,
+    source: &Source,
+    name: &str,
+    folder: &Path,
+    manifests: &str,
+    flags: &[String],
+) -> DecideArgs {
+    let mut words = vec!["agentic-gateway".to_owned(), "decide".to_owned()];
+    words.push(format!("--listen=unix:{}", folder.join("decide.sock").display()));
+    words.extend(world.about_the_world());
+    match source {
+        Source::Translated | Source::Filters => {
+            words.extend(world.files_of(&world.write(name, manifests)));
+        }
+        Source::Controller(controller) => words.extend(from_controller(controller)),
+    }
+    words.extend(flags.iter().cloned());
+    let Gateway::Decide(args) = Cli::try_parse_from(words).unwrap().command else { panic!("not a `decide`") };
+    *args
+}
+
+/// The engine beside it, where there is one.
+async fn beside(source: &Source, name: &str, args: &DecideArgs) -> Option<Processor> {
+    match source {
+        Source::Filters => None,
+        Source::Translated | Source::Controller(_) => {
+            let engine = Processor::start(args, AccessLog::Off).await;
+            Some(engine.unwrap_or_else(|error| panic!("{name}: {error}")))
+        }
+    }
+}
+
+/// Adds the resources of one bootstrap to those of another. What both have is the same.
+fn merge(whole: &mut Value, one: Value) {
+    if whole.is_null() {
+        *whole = one;
+        return;
+    }
+    for kind in ["listeners", "clusters", "secrets"] {
+        let all = whole["static_resources"][kind].as_array_mut().unwrap();
+        for resource in one["static_resources"][kind].as_array().unwrap() {
+            match all.iter().find(|known| known["name"] == resource["name"]) {
+                Some(known) => assert_eq!(known, resource),
+                None => all.push(resource.clone()),
+            }
         }
     }
 }

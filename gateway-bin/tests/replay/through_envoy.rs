@@ -2,6 +2,7 @@
 //! decides it; with Envoy's own filters, as the documentation says.
 //!
 //! `cargo xtask interop --only envoy` runs this: it installs Envoys and says in the environment where they are.
+mod differential;
 mod features;
 mod filters;
 

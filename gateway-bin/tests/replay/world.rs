@@ -3,7 +3,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     convert::Infallible,
     fs,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -15,6 +15,7 @@ use std::{
 use agentic_gateway::{
     AccessLog, Gateway, Processor,
     cli::{Cli, Command},
+    session::{Session, SessionKeys},
     tls::{ExtraRoots, IdentityFiles, certified_key, provider, sidecar_config},
 };
 use bytes::Bytes;
@@ -28,6 +29,7 @@ use hyper_util::{
     server::conn::auto,
     service::TowerToHyperService,
 };
+use policy_model::NamespacedName;
 use rustls::{ClientConfig, ServerConfig, pki_types::ServerName};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
@@ -38,7 +40,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use xds_server::ResourceSet;
 use xds_translate::{
-    ClientCertificates, Objects, Options,
+    BackendId, ClientCertificates, Objects, Options,
     envoy::{
         Resolve,
         processor::{self, clients_digest},
@@ -387,6 +389,31 @@ impl World {
         folder
     }
 
+    /// A connection: with an identity over TLS, else plain.
+    pub(crate) async fn wire(
+        &self,
+        address: SocketAddr,
+        identity: Option<&str>,
+        server_name: &str,
+    ) -> std::io::Result<Box<dyn Wire>> {
+        let stream = TcpStream::connect(address).await?;
+        let Some(identity) = identity else { return Ok(Box::new(stream)) };
+        let name = ServerName::try_from(server_name.to_owned()).unwrap();
+        Ok(Box::new(TlsConnector::from(self.client(identity)).connect(name, stream).await?))
+    }
+
+    /// A session of the first Service with its endpoint, as whoever opened it has it.
+    pub(crate) fn session(&self, backend: &NamespacedName, identity: Option<&str>) -> String {
+        let (server, port) = self.services[0];
+        let session = Session {
+            server_id: format!("{server}-session"),
+            backend: processor::cluster_name(&BackendId::XBackend(backend.clone())),
+            endpoint: Some((Ipv4Addr::LOCALHOST, port).into()),
+            identity: identity.map(str::to_owned),
+        };
+        SessionKeys::new([SESSION_KEY]).seal(&session).unwrap()
+    }
+
     /// The TLS settings of a client with this identity; without ALPN.
     pub(crate) fn client(&self, identity: &str) -> Arc<ClientConfig> {
         let mut clients = self.clients.lock().unwrap();
@@ -456,13 +483,9 @@ impl Running<'_> {
             tokio::spawn(envoy.clone().serve(far, metadata));
             return Ok(Box::new(near));
         }
-        let stream = TcpStream::connect(self.address(listener)).await?;
-        if listener == "plain" {
-            return Ok(Box::new(stream));
-        }
-        let config = self.world.client(identity.expect("an HTTPS listener of the base wants an identity"));
-        let name = ServerName::try_from(server_name.to_owned()).unwrap();
-        Ok(Box::new(TlsConnector::from(config).connect(name, stream).await?))
+        let identity =
+            (listener != "plain").then(|| identity.expect("an HTTPS listener of the base wants an identity"));
+        self.world.wire(self.address(listener), identity, server_name).await
     }
 
     pub(crate) async fn stop(self) {

@@ -9,8 +9,17 @@ use crate::command::{cargo, run as run_command};
 
 const CASES: Duration = Duration::from_secs(15 * 60);
 
-/// In CI: the oldest version from files, the newest by discovery. All versions both ways with `--long`.
-const SHORT: [&str; 2] = ["through_envoy::translated_1_36", "through_envoy::discovered_1_40"];
+/// In CI: the oldest version from files, the newest by discovery, and some random policies. All versions both ways, and
+/// many more of those, with `--long`.
+const SHORT: [&str; 3] = [
+    "through_envoy::translated_1_36",
+    "through_envoy::discovered_1_40",
+    "through_envoy::differential::policies_at_random",
+];
+
+/// Requests at random, in CI and with `--long`.
+const RANDOM: &str = "400";
+const MANY_AT_RANDOM: &str = "10000";
 
 /// Those of `xtask/peers/envoy` that the cases go through.
 const MINORS: [&str; 3] = ["1.36", "1.38", "1.40"];
@@ -31,6 +40,7 @@ pub(super) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
     } else {
         cases.args(SHORT).arg("--exact");
     }
+    cases.env("DIFFERENTIAL_CASES", if run.long { MANY_AT_RANDOM } else { RANDOM });
     for minor in MINORS {
         let variable = format!("ENVOY_{}", minor.replace('.', "_"));
         cases.env(variable, run.peers.envoy(minor).await?);

@@ -2,6 +2,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use authz_core::{DefaultAction, Levels};
+use policy_model::{AuthorizerProtocol, ExternalAuth};
 use serde_json::{Map, Value, json};
 
 use super::super::{
@@ -16,7 +17,7 @@ use super::{
     level::Level,
     mcp::{self, Kind},
     rules::{self, Place},
-    test::{MCP, PEER, Test},
+    test::{MCP, PEER, Test, own_flag},
 };
 use crate::{ClientCertificates, Listener, Protocol};
 
@@ -204,6 +205,13 @@ impl<'a> Chain<'a> {
         let both = self.both(levels, kind, listener);
         let delegated = Test::any(both.iter().map(|(_, level)| level.delegated.clone()));
         let denied = Test::any(both.iter().map(|(_, level)| level.denied.clone()));
+        // What an authorizer would not see as it is.
+        let unseen = both.iter().map(|(_, level)| match &level.authorizer {
+            Some(ExternalAuth { protocol: AuthorizerProtocol::Grpc { .. }, .. }) => {
+                level.delegated.clone().and(own_flag("ascii").negated())
+            }
+            _ => Test::Never,
+        });
         // A server's MCP path, and what describes it, are what pages of other sites are kept from.
         let origin = match kind {
             Kind::Mcp | Kind::WellKnown => {
@@ -216,6 +224,7 @@ impl<'a> Chain<'a> {
             origin,
             denied.negated(),
             delegated.negated().or(mcp::is_whole(kind)),
+            Test::any(unseen).negated(),
         ]);
         let mut configs = Map::new();
         let admission = BTreeMap::from([("admitted".to_owned(), admitted)]);

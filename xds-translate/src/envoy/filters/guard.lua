@@ -174,6 +174,15 @@ local function are_single(headers, names)
   return true
 end
 
+-- Whether all headers, path and host among them, are ASCII. Authorizers that speak gRPC get texts: of other bytes Envoy shows them
+-- something else.
+local function are_ascii(headers)
+  for _, value in pairs(headers) do
+    if value:find("[\128-\255]") then return false end
+  end
+  return true
+end
+
 -- Whether there is a client certificate that has not ended: a connection may outlive it.
 local function is_current(handle)
   local tls = handle:streamInfo():downstreamSslConnection()
@@ -185,6 +194,7 @@ function envoy_on_request(handle)
   local headers, metadata = handle:headers(), handle:streamInfo():dynamicMetadata()
   if is_current(handle) then metadata:set(NAMESPACE, "current", true) end
   if are_single(headers, PROTOCOL) then metadata:set(NAMESPACE, "single", true) end
+  if are_ascii(headers) then metadata:set(NAMESPACE, "ascii", true) end
   if are_single(headers, MATCHED) then metadata:set(NAMESPACE, "matched_single", true) end
   local origin, host = headers:get("origin"), headers:get(":authority")
   if origin ~= nil and host ~= nil then
