@@ -2,8 +2,9 @@
 use std::fmt;
 
 use x509_parser::{
+    asn1_rs::Any,
     certificate::{X509Certificate, X509CertificateParser},
-    extensions::{BasicConstraints, GeneralName, KeyUsage, SubjectAlternativeName},
+    extensions::{BasicConstraints, GeneralName, KeyUsage, SubjectAlternativeName, X509Extension},
     nom::Parser,
     oid_registry::{
         OID_X509_EXT_BASIC_CONSTRAINTS, OID_X509_EXT_KEY_USAGE, OID_X509_EXT_SUBJECT_ALT_NAME, Oid,
@@ -147,7 +148,8 @@ impl<'a> Certificate<'a> {
         let names: Option<SubjectAlternativeName<'a>> =
             extension(&x509, &OID_X509_EXT_SUBJECT_ALT_NAME, "subjectAltName")?;
         let names = names.map(|names| names.general_names).unwrap_or_default();
-        if names.iter().any(|name| matches!(name, GeneralName::Invalid(..))) {
+        let is_unclear = |name: &GeneralName<'_>| matches!(name, GeneralName::Invalid(..));
+        if names.iter().any(is_unclear) || !names_are_exact(&x509) {
             return Err(Malformed::Extension("subjectAltName"));
         }
         let constraints: Option<BasicConstraints> =
@@ -203,6 +205,36 @@ impl fmt::Display for CaUriError {
             Self::Several => f.write_str("it has more than one SPIFFE ID"),
         }
     }
+}
+
+/// Whether subjectAltName is DER and each name in it has the tag of its kind (RFC 5280, section 4.2.1.6): all of them
+/// context-specific, those that hold elements constructed, the others not. The parser looks at the number in the tag alone, and
+/// would take an object identifier, whose number is 6, for a URI; and it takes lengths with leading zeros.
+fn names_are_exact(x509: &X509Certificate<'_>) -> bool {
+    let is_names = |extension: &&X509Extension<'_>| extension.oid == OID_X509_EXT_SUBJECT_ALT_NAME;
+    let Some(extension) = x509.extensions().iter().find(is_names) else { return true };
+    let Some((_, mut rest)) = split_element(extension.value) else { return false };
+    while let Some(tag) = rest.first() {
+        let (0xa0 | 0x81 | 0x82 | 0xa3..=0xa5 | 0x86..=0x88, Some((after, _))) = (tag, split_element(rest))
+        else {
+            return false;
+        };
+        rest = after;
+    }
+    true
+}
+
+/// What comes after the first element, and its contents; `None` unless its length is written as short as can be.
+fn split_element(der: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (after, element) = Any::from_der(der).ok()?;
+    let contents = element.data;
+    let header = match contents.len() {
+        0..=0x7f => 2,
+        0x80..=0xff => 3,
+        0x100..=0xffff => 4,
+        _ => 5,
+    };
+    (header + contents.len() + after.len() == der.len()).then_some((after, contents))
 }
 
 fn extension<'a, T: FromDer<'a, X509Error>>(

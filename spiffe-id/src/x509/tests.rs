@@ -155,7 +155,36 @@ fn names_that_another_parser_could_read_otherwise_give_no_identity() {
     refuses(&with_raw_names(&good), &unreadable);
     refuses(&with_raw_names(&element(0x30, &element(0x86, b"spiffe://td/\xff"))), &unreadable);
     refuses(&with_raw_names(&element(0x30, &[good.clone(), element(0x89, b"x")].concat())), &unreadable);
-    refuses(&with_raw_names(&element(0x30, &[good, element(0x16, b"x")].concat())), &unreadable);
+    refuses(&with_raw_names(&element(0x30, &[good.clone(), element(0x16, b"x")].concat())), &unreadable);
+    // The number of a URI's tag in a tag of another class, or in one whose contents are elements: to others no URI.
+    for tag in [0x06, 0x26, 0x46, 0x66, 0xa6, 0xc6, 0xe6] {
+        let name = element(tag, b"spiffe://td/a");
+        refuses(&with_raw_names(&element(0x30, &name)), &unreadable);
+        refuses(&with_raw_names(&element(0x30, &[good.clone(), name].concat())), &unreadable);
+    }
+    // A length that is written longer than it has to be, or that only the end of the contents tells.
+    let uri = [&[0x86, 0x81, 13], b"spiffe://td/a".as_slice()].concat();
+    refuses(&with_raw_names(&element(0x30, &uri)), &unreadable);
+    let uri = [&[0x86, 0x82, 0, 13], b"spiffe://td/a".as_slice()].concat();
+    refuses(&with_raw_names(&element(0x30, &uri)), &unreadable);
+    refuses(&with_raw_names(&[&[0x30, 0x81, 15], good.as_slice()].concat()), &unreadable);
+    refuses(&with_raw_names(&[&[0x30, 0x80], good.as_slice(), &[0, 0]].concat()), &unreadable);
+    // Of other kinds too, whatever they stand beside.
+    for tag in [0x80, 0x01, 0xa1, 0x02, 0xa2, 0x83, 0x84, 0x85, 0xa7, 0x47, 0xa8] {
+        refuses(&with_raw_names(&element(0x30, &[good.clone(), element(tag, b"")].concat())), &unreadable);
+    }
+    for (tag, contents) in [
+        (0x81, b"a@b".as_slice()),
+        (0x82, b"a.example"),
+        (0xa4, b"\x30\0"),
+        (0x87, b"\x7f\0\0\x01"),
+        (0x88, b"\x2a\x03"),
+    ] {
+        gives(
+            &with_raw_names(&element(0x30, &[element(tag, contents), good.clone()].concat())),
+            "spiffe://td/a",
+        );
+    }
     // Texts with a NUL, a line end or non-ASCII are read, and are no ID.
     for text in [b"spiffe://td/a\0.b".as_slice(), b"spiffe://td/a\n", "spiffe://td/\u{e4}".as_bytes()] {
         let error = identity_of(&with_raw_names(&element(0x30, &element(0x86, text)))).unwrap_err();
