@@ -548,7 +548,9 @@ async fn record(upstream: &'static str, tls: Option<TlsAcceptor>, memory: &Arc<M
                 }
             });
             tokio::spawn(async move {
-                let server = auto::Builder::new(TokioExecutor::new());
+                let mut server = auto::Builder::new(TokioExecutor::new());
+                // Whoever forwards adds some to as many as a client may send.
+                server.http1().max_headers(200);
                 // A connection that breaks shows in what the client gets.
                 let _ended = match tls {
                     None => server.serve_connection(TokioIo::new(stream), service).await,

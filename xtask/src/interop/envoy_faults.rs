@@ -209,7 +209,7 @@ impl World {
         }
         allow(&self.manifests, &self.folder, &[ALLOWED])?;
         for running in running {
-            running.breaks_off(&self.upstream).await.context("after a change that denies it")?;
+            running.breaks_off().await.context("after a change that denies it")?;
         }
         allow(&self.manifests, &self.folder, &[ALLOWED, STREAMING])?;
         self.until(STREAMING, true).await?;
@@ -472,11 +472,9 @@ impl Running {
     }
 
     /// It ends without its second half, which nobody lets go.
-    async fn breaks_off(self, upstream: &Upstream) -> anyhow::Result<()> {
+    async fn breaks_off(self) -> anyhow::Result<()> {
         let rest = tokio::time::timeout(CHANGED, self.body.collect()).await.context("it goes on")?;
         ensure!(rest.is_err(), "it ended as if it were complete");
-        // What the server waits with is not for the next one.
-        upstream.go_on();
         Ok(())
     }
 

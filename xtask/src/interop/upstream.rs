@@ -167,7 +167,11 @@ fn stream(id: u64, bytes: usize, state: Arc<State>) -> Response<Body> {
             |message: &Value| Ok(Frame::data(Bytes::from(format!("event: message\ndata: {message}\n\n"))));
         for sent in 0..count {
             if sent == count / 2 {
-                state.go_on.notified().await;
+                tokio::select! {
+                    () = state.go_on.notified() => {}
+                    // Whoever is gone takes nothing from the next one.
+                    () = events.closed() => return,
+                }
             }
             let message = json!({
                 "jsonrpc": "2.0",
