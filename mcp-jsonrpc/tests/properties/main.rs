@@ -268,17 +268,19 @@ proptest! {
     }
 
     #[test]
-    fn services_and_backends_read_messages_alike(text in message()) {
-        // Each of these has `jsonrpc`, `method` or `params`, or is no message.
-        match (parse(text.as_bytes(), &Limits::default()), parse_json(text.as_bytes(), &Limits::default())) {
-            (Ok(body), Ok(Json::Mcp(same))) => prop_assert_eq!(body, same),
-            (Err(error), Err(same)) => prop_assert_eq!(error, same),
-            (Err(_), Ok(Json::Other)) => {
-                let read: serde_json::Value = serde_json::from_str(&text).unwrap();
-                let keys = read.as_object().unwrap();
-                prop_assert!(!["jsonrpc", "method", "params", "Method"].iter().any(|key| keys.contains_key(*key)));
+    fn services_hold_what_could_be_mcp_to_the_same_rules(
+        body in prop_oneof![near_misses::body(), json().prop_map(String::into_bytes)],
+    ) {
+        let strict = parse(&body, &Limits::default());
+        match (parse_json(&body, &Limits::default()), naive::is_mcp(&body)) {
+            (Ok(Json::Mcp(read)), Some(true)) => prop_assert_eq!(Ok(read), strict),
+            (Ok(Json::Other), Some(false)) => prop_assert_eq!(strict.map_err(|error| error.code()), Err(-32600)),
+            (Err(error), expected) => {
+                prop_assert_eq!(error.code(), if expected.is_some() { -32600 } else { -32700 });
+                prop_assert!(expected != Some(false));
+                prop_assert_eq!(Err(error), strict);
             }
-            (one, other) => prop_assert!(false, "{:?} {:?}", one, other),
+            (read, expected) => prop_assert!(false, "{:?}, {:?}", read, expected),
         }
     }
 

@@ -50,6 +50,23 @@ pub(crate) fn read(body: &[u8]) -> Option<(bool, Vec<Message>)> {
     Some((is_batch, nodes.iter().map(message).collect::<Option<_>>()?))
 }
 
+/// Whether a body that a Service receives is held to the rules for messages; `None` if it is no strict JSON.
+pub(crate) fn is_mcp(body: &[u8]) -> Option<bool> {
+    let nodes = match serde_json::from_slice(body).ok()? {
+        Node::Array(nodes) => nodes,
+        node => vec![node],
+    };
+    if nodes.iter().any(|node| node.depth() > 64) {
+        return None;
+    }
+    let is_mcp = |key: &str| is_taken_for(&["jsonrpc", "method", "params"], key);
+    Some(
+        nodes
+            .iter()
+            .any(|node| matches!(node, Node::Object(members) if members.iter().any(|(key, _)| is_mcp(key)))),
+    )
+}
+
 fn message(node: &Node) -> Option<Message> {
     if node.depth() > 64 {
         return None;
@@ -191,15 +208,17 @@ fn rules_for_params(params: &Node) -> Option<Option<String>> {
 /// `None` if this is no object, or has a key that is none of these and that some parser takes for one.
 fn no_variants(object: &Node, keys: &[&str]) -> Option<()> {
     let Node::Object(members) = object else { return None };
+    members.iter().all(|(key, _)| keys.contains(&key.as_str()) || !is_taken_for(keys, key)).then_some(())
+}
+
+/// Whether some parser takes the key for one of these.
+fn is_taken_for(keys: &[&str], key: &str) -> bool {
     let folded = |text: &str| -> String {
         let shows = |c: &char| !c.is_control() && !matches!(c, '\u{200b}' | '\u{feff}');
         text.chars().filter(shows).flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
     };
-    let is_variant = |key: &str| {
-        let cut = key.split(char::is_control).next().unwrap_or_default();
-        keys.iter().any(|known| [folded(key), folded(cut)].contains(&known.to_lowercase()))
-    };
-    members.iter().all(|(key, _)| keys.contains(&key.as_str()) || !is_variant(key)).then_some(())
+    let cut = key.split(char::is_control).next().unwrap_or_default();
+    keys.iter().any(|known| [folded(key), folded(cut)].contains(&known.to_lowercase()))
 }
 
 fn without_controls(node: &Node) -> Option<&str> {

@@ -13,8 +13,23 @@ type Member = (String, String);
 /// A body: a message, or a batch.
 pub(crate) fn body() -> BoxedStrategy<Vec<u8>> {
     let batch = (vec(message(), 1..4), gap()).prop_map(|(messages, gap)| array(&messages, &gap));
-    let empty = literal(&["[]", "{}", "[[]]", "[{}]", "null", "1", "\"tools/call\"", ""]);
-    let text = prop_oneof![40 => message(), 6 => batch, 1 => empty];
+    let other = literal(&[
+        "[]",
+        "{}",
+        "[[]]",
+        "[{}]",
+        "null",
+        "1",
+        "\"tools/call\"",
+        "",
+        r#"{"data":{"method":"tools/call"}}"#,
+        r#"[1,{"a":1}]"#,
+        r#"{"METHOD":"tools/call"}"#,
+        r#"[{"x":1},{"param\u017f":1}]"#,
+        r#"{"\u0000jsonrpc":1}"#,
+        r#"{"a":1,"a":2}"#,
+    ]);
+    let text = prop_oneof![40 => message(), 6 => batch, 1 => other];
     let outside = || {
         let strange = &[
             "\u{feff}", "\u{a0}", "\u{b}", "\u{c}", "\0", "\u{2028}", "\u{85}", ",", "]", "}", "{}", "1",
