@@ -8,6 +8,8 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+use std::error::Error as _;
+
 use mcp_jsonrpc::filter_tools_list;
 use proptest::prelude::*;
 
@@ -142,6 +144,46 @@ fn lists_that_cannot_be_read_are_errors() {
     }
     refused(b"{\"id\":1,\"result\":{\"tools\":[{\"name\":\"\xff\"}]}}");
     refused("[".repeat(100_000));
+}
+
+#[test]
+fn nesting_is_followed_to_a_limit() {
+    // The message is depth 1, `result` 2, `tools` 3, the tool 4.
+    let list = |levels: usize, before: &str| {
+        let schema = format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        format!(r#"{{"id":1,"result":{{{before}"tools":[{{"name":"k","inputSchema":{schema}}}]}}}}"#)
+    };
+    unchanged(&list(124, ""));
+    refused(list(125, ""));
+    let beside = |levels: usize| format!(r#""x":{}{},"#, "[".repeat(levels), "]".repeat(levels));
+    unchanged(&list(1, &beside(126)));
+    refused(list(1, &beside(127)));
+}
+
+#[test]
+fn errors_say_where_and_why() {
+    #[track_caller]
+    fn check(message: &str, expected: &str, source: Option<&str>) {
+        let error = filter_tools_list(message.as_bytes(), &mut |_| true).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+        assert_eq!(error.source().map(ToString::to_string).as_deref(), source);
+        assert!(!error.is_too_large());
+    }
+    check(
+        r#"{"id":1,"result":{"tools":null}}"#,
+        "the server's `result.tools` is no list of tools with a `name` each (at byte 26)",
+        None,
+    );
+    check(
+        r#"{"id":1,"result":{"tools":[{"name":"a","Name":"b"}]}}"#,
+        "the server's list has a key that could be taken for `name` (at byte 39)",
+        None,
+    );
+    check(
+        r#"{"a" 1}"#,
+        "the server's list cannot be read: not strict JSON, expected `:` (at byte 5)",
+        Some("not strict JSON, expected `:` (at byte 5)"),
+    );
 }
 
 /// Whitespace, an array of tools with more members, and members around it.

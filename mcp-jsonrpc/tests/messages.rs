@@ -761,6 +761,45 @@ fn errors_say_what_to_do_and_repeat_no_more_than_needed() {
 }
 
 #[test]
+fn every_fault_is_named_with_its_place() {
+    #[track_caller]
+    fn check(body: impl AsRef<[u8]>, expected: &str, at: usize) {
+        let limits = Limits::default().with_max_bytes(40).with_max_depth(2).with_max_batch(1);
+        let error = parse(body.as_ref(), &limits).unwrap_err();
+        assert_eq!((error.to_string().as_str(), error.offset()), (expected, at));
+    }
+    check("1".repeat(41), "the body is over the limit of 40 bytes, send a smaller one", 40);
+    check(b"{\"a\":\"\xff\"}", "invalid UTF-8, encode the body in UTF-8 (at byte 6)", 6);
+    check("\u{feff}{}", "a byte-order mark, leave it out (at byte 0)", 0);
+    check("{} {}", "more than one JSON value, send one only (at byte 3)", 3);
+    check("\"a\n\"", "a control character in a string, escape it (at byte 2)", 2);
+    check(r#""a\ud800""#, "an unpaired surrogate escape, send both halves or none (at byte 2)", 2);
+    check(r#""a\udc00""#, "an unpaired surrogate escape, send both halves or none (at byte 2)", 2);
+    check("[1e400]", "a number that overflows a double, send it as a string (at byte 1)", 1);
+    check(r#"{"a":[[1]]}"#, "nesting over the limit of 2, flatten the value (at byte 6)", 6);
+    check("[{},{}]", "a batch of more than 1 messages, split it (at byte 4)", 4);
+    check("[{},1]", "a batch holds message objects only (at byte 4)", 4);
+    check(" []", "an empty batch, send at least one message (at byte 0)", 0);
+    check("1", "not an MCP message, send a JSON-RPC object (at byte 0)", 0);
+    for (body, expected, at) in [
+        ("", "a value", 0),
+        ("tru", "a value", 0),
+        ("{a", "a key in double quotes", 1),
+        (r#"{"a" 1}"#, "`:`", 5),
+        (r#"{"a":1 2}"#, "`,` or `}`", 7),
+        ("[1 2]", "`,` or `]`", 3),
+        ("\"a", "the end of a string", 2),
+        (r#""\x""#, "a JSON escape", 1),
+        (r#""\u00g0""#, r"four hexadecimal digits after `\u`", 1),
+        ("-", "a digit", 1),
+        ("1.e", "a digit", 2),
+        ("1e+", "a digit", 3),
+    ] {
+        check(body, &format!("not strict JSON, expected {expected} (at byte {at})"), at);
+    }
+}
+
+#[test]
 fn work_is_linear_in_the_body() {
     // Each would take minutes if a step were quadratic.
     let limits = Limits::default().with_max_bytes(64 << 20);
