@@ -442,6 +442,17 @@ fn the_envelope() {
 }
 
 #[test]
+fn error_codes_are_those_of_the_protocols() {
+    use mcp_jsonrpc::error_code;
+    assert_eq!(
+        (error_code::PARSE_ERROR, error_code::INVALID_REQUEST, error_code::INTERNAL_ERROR),
+        (PARSE, INVALID, -32603)
+    );
+    assert_eq!((error_code::HEADER_MISMATCH, error_code::UNSUPPORTED_VERSION), (-32020, -32022));
+    assert_eq!(error_code::FORBIDDEN, 403);
+}
+
+#[test]
 fn a_message_is_borrowed_whole() {
     let body = r#"{"jsonrpc":"2.0","id":"a","method":"tools/call","params": {"name":"x", "arguments": {"a" : 1.0} ,"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}} ,"extra":[1]}"#;
     let message = one(body);
@@ -658,6 +669,7 @@ fn batches() {
     let body = batch(&[message("1"), message("\"1\""), notification.clone(), notification]);
     let Ok(read @ Body::Batch(_)) = parse(body.as_bytes(), &Limits::default()) else { panic!("refused") };
     assert!(read.is_batch());
+    assert!(!parse(message("1").as_bytes(), &Limits::default()).unwrap().is_batch());
     assert_eq!(read.messages().len(), 4);
     assert_eq!(read.messages()[1].id().map(mcp_jsonrpc::Id::token), Some("\"1\""));
 
