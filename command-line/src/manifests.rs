@@ -41,10 +41,18 @@ pub fn load(paths: &[PathBuf]) -> Result<Manifests, ManifestError> {
 /// Reads the files, in the order of their names.
 ///
 /// # Errors
-/// One that cannot be read, a folder without manifests.
+/// One that cannot be read or has nothing in it, a folder without manifests.
 pub fn contents(paths: &[PathBuf]) -> anyhow::Result<Contents> {
     let read = |file: PathBuf| {
         let bytes = fs::read(&file).with_context(|| format!("cannot read `{}`", file.display()))?;
+        // So looks what is being written, and what a full disk left of it: to take it for no policies would open targets.
+        if bytes.is_empty() {
+            bail!(
+                "`{}` is empty; write it as a whole (another file, then renamed), remove it, or say in a comment that it \
+                 holds nothing",
+                file.display()
+            );
+        }
         Ok((file, bytes))
     };
     files(paths)?.into_iter().map(read).collect()
@@ -126,5 +134,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert!(files(&[dir.path().to_owned()]).is_err());
         assert!(files(&[dir.path().join("missing.yaml")]).is_err());
+    }
+
+    #[test]
+    fn a_file_with_nothing_in_it_is_no_manifest() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("policies.yaml");
+        fs::write(&file, "").unwrap();
+        let error = contents(&[dir.path().to_owned()]).unwrap_err().to_string();
+        assert!(error.contains("policies.yaml` is empty"), "{error}");
+        fs::write(&file, "# Nothing yet.\n").unwrap();
+        assert!(load(&[file]).unwrap().objects.is_empty());
     }
 }

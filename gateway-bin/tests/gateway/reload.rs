@@ -5,7 +5,7 @@ use agentic_gateway::{AccessLog, Gateway};
 use tokio::net::TcpListener;
 
 use crate::support::{
-    AGENT, DENIED, Upstream, World, allow_tools, ca, eventually, manifests, run_args, write_identity,
+    AGENT, DENIED, Upstream, World, allow_tools, ca, eventually, manifests, metric, run_args, write_identity,
 };
 
 #[tokio::test]
@@ -47,11 +47,40 @@ async fn an_invalid_file_never_replaces_a_good_configuration() {
 }
 
 async fn refusals(admin: std::net::SocketAddr) -> u64 {
-    let text =
-        crate::support::Client::plain(admin).await.request("GET", "/metrics", &[], "").await.unwrap().body;
-    text.lines()
-        .find_map(|line| line.strip_prefix("agentic_gateway_config_reloads_total{result=\"refused\"} "))
-        .map_or(0, |count| count.parse().unwrap())
+    metric(admin, r#"agentic_gateway_config_reloads_total{result="refused"}"#).await
+}
+
+#[tokio::test]
+async fn what_a_full_disk_leaves_of_a_file_is_refused() {
+    let upstream = Upstream::json().await;
+    let world = World::start(&manifests(upstream.address, "")).await;
+    let policies = world.dir.path().join("manifests/policies.yaml");
+    let policy = allow_tools("get-sum");
+    let mut generation = world.gateway.generation();
+    generation.borrow_and_update();
+    fs::write(&policies, &policy).unwrap();
+    generation.changed().await.unwrap();
+    generation.borrow_and_update();
+    let mut agent = world.client(AGENT).await;
+    let admin = world.gateway.admin_address();
+    // Written in place by somebody who may write so many blocks of 512 bytes and then no more. In 512 bytes is all of the
+    // policy but its last line; before it, a comment makes up for what is missing.
+    let longer = format!("# {}{policy}", "x".repeat(540 - policy.len()));
+    for blocks in ["0", "1"] {
+        let refused = refusals(admin).await;
+        let script = r#"trap '' XFSZ; ulimit -f "$2" && printf %s "$3" >"$1""#;
+        let arguments = ["-c", script, "sh", policies.to_str().unwrap(), blocks, &longer];
+        let written = std::process::Command::new("sh").args(arguments).output().unwrap();
+        assert!(!written.status.success(), "{written:?}");
+        assert!(fs::read(&policies).unwrap().len() < longer.len());
+        eventually("the file was read and refused", || async { refusals(admin).await > refused }).await;
+        assert_eq!(agent.call("echo").await.body, DENIED, "{blocks}");
+        assert_ne!(agent.call("get-sum").await.body, DENIED, "{blocks}");
+    }
+    assert!(!generation.has_changed().unwrap());
+    fs::write(&policies, allow_tools("echo")).unwrap();
+    generation.changed().await.unwrap();
+    assert_ne!(agent.call("echo").await.body, DENIED);
 }
 
 #[tokio::test]
