@@ -99,51 +99,91 @@ impl hyper::service::Service<Request<Incoming>> for ConnectionService {
 }
 
 /// What the log says of where a request went.
+#[derive(Default)]
 struct Went {
     listener: Option<Arc<str>>,
     planned: Option<(Arc<xds_translate::RouteRule>, Arc<crate::upstream::Upstream>)>,
 }
 
-impl ConnectionService {
-    /// Serves one request; what is allowed, `carrier` takes to its backend.
-    pub(crate) async fn serve<C: Carrier>(self, request: Request<C::Body>, carrier: C) -> GatewayResponse {
-        let received = Instant::now();
-        let now = SystemTime::now();
-        self.connection.used.store(true, Ordering::Relaxed);
+/// What logs and metrics are told of one request: once, also if it ends before its response, which a server may then have
+/// seen all the same.
+struct Account {
+    shared: Arc<Shared>,
+    received: Instant,
+    record: Arc<Record>,
+    /// `None`: nobody reads lines.
+    line: Option<Line>,
+    went: Went,
+    is_given: bool,
+}
+
+impl Account {
+    /// `None`: there is no response. `Some(None)`: one that is not seen here.
+    fn give(&mut self, response: Option<Option<StatusCode>>) {
+        if std::mem::replace(&mut self.is_given, true) {
+            return;
+        }
+        if response.is_none() {
+            self.record.ended_early();
+        }
+        let took = self.received.elapsed();
+        let (decision, reason) = self.record.summary();
         let telemetry = &self.shared.telemetry;
-        let logged = telemetry.access_log.is_on();
-        let record = Arc::new(Record::new(Arc::clone(&telemetry.metrics), logged));
-        let mut line = logged.then(|| self.begin_line(now, &request));
-        let (response, went) = self.decide(request, carrier, &record, received, now, line.as_mut()).await;
-        let took = received.elapsed();
-        let (decision, reason) = record.summary();
-        // What nobody here sees has no status.
-        let status = response.extensions().get::<Unseen>().is_none().then(|| response.status());
         telemetry.metrics.request(
             &RequestLabels {
-                listener: went.listener.clone().unwrap_or_else(|| Arc::from("")),
+                listener: self.went.listener.clone().unwrap_or_else(|| Arc::from("")),
                 decision,
                 reason,
-                status: status.map_or("unseen", class),
+                status: response.map_or("none", |status| status.map_or("unseen", class)),
             },
             took,
         );
-        if let Some(mut line) = line {
-            if let Some(listener) = &went.listener {
-                line.field("listener", listener);
-            }
-            if let Some((rule, upstream)) = &went.planned {
-                line.field("route", &rule.route.name).field("route_namespace", &rule.route.namespace);
-                line.field("backend", upstream.name());
-            }
-            record.write(&mut line);
-            if let Some(status) = status {
-                line.number("status", u64::from(status.as_u16()));
-            }
-            line.number("duration_us", u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
-            telemetry.access_log.write(line);
+        let Some(mut line) = self.line.take() else { return };
+        if let Some(listener) = &self.went.listener {
+            line.field("listener", listener);
         }
+        if let Some((rule, upstream)) = &self.went.planned {
+            line.field("route", &rule.route.name).field("route_namespace", &rule.route.namespace);
+            line.field("backend", upstream.name());
+        }
+        self.record.write(&mut line);
+        if let Some(Some(status)) = response {
+            line.number("status", u64::from(status.as_u16()));
+        }
+        line.number("duration_us", u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        telemetry.access_log.write(line);
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.give(None);
+    }
+}
+
+impl ConnectionService {
+    /// Serves one request; what is allowed, `carrier` takes to its backend.
+    pub(crate) async fn serve<C: Carrier>(self, request: Request<C::Body>, carrier: C) -> GatewayResponse {
+        let now = SystemTime::now();
+        self.connection.used.store(true, Ordering::Relaxed);
+        let mut account = self.account(now, &request);
+        let response = self.decide(request, carrier, now, &mut account).await;
+        // What nobody here sees has no status.
+        let status = response.extensions().get::<Unseen>().is_none().then(|| response.status());
+        account.give(Some(status));
         response
+    }
+
+    fn account<B>(&self, now: SystemTime, request: &Request<B>) -> Account {
+        let logged = self.shared.telemetry.access_log.is_on();
+        Account {
+            shared: Arc::clone(&self.shared),
+            received: Instant::now(),
+            record: Arc::new(Record::new(Arc::clone(&self.shared.telemetry.metrics), logged)),
+            line: logged.then(|| self.begin_line(now, request)),
+            went: Went::default(),
+            is_given: false,
+        }
     }
 
     fn begin_line<B>(&self, now: SystemTime, request: &Request<B>) -> Line {
@@ -160,11 +200,10 @@ impl ConnectionService {
         &self,
         request: Request<C::Body>,
         carrier: C,
-        record: &Arc<Record>,
-        received: Instant,
         now: SystemTime,
-        line: Option<&mut Line>,
-    ) -> (GatewayResponse, Went) {
+        account: &mut Account,
+    ) -> GatewayResponse {
+        let (record, received) = (Arc::clone(&account.record), account.received);
         // Before the runtime, so that no change is missed.
         let generation = *self.shared.changes.borrow();
         let runtime = self.shared.runtime.load();
@@ -173,7 +212,7 @@ impl ConnectionService {
             let mut response = plain(StatusCode::MISDIRECTED_REQUEST, gone);
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             record.refused("listener_changed");
-            return (response.map(ResponseBody::Inner), Went { listener: None, planned: None });
+            return response.map(ResponseBody::Inner);
         };
         let (parts, body) = request.into_parts();
         let arrival = self.connection.arrival(listener);
@@ -184,33 +223,32 @@ impl ConnectionService {
             match pipeline::plan(&gateway, &arrival, &parts, Sessions::Sealed(&self.shared.keys.load())) {
                 Plan::Refused(rejection, at) => {
                     record.rejected(&rejection.detail);
-                    return (refusal(rejection), Went { listener: name(at), planned: None });
+                    account.went.listener = name(at);
+                    return refusal(rejection);
                 }
                 Plan::Answered(response, at) => {
                     record.refused("answer");
-                    let response = response.map(|body| ResponseBody::Inner(UpstreamBody::Full(Some(body))));
-                    return (response, Went { listener: name(Some(at)), planned: None });
+                    account.went.listener = name(Some(at));
+                    return response.map(|body| ResponseBody::Inner(UpstreamBody::Full(Some(body))));
                 }
                 Plan::Forward(planned) => planned,
             };
         let request_id = self.shared.request_id();
-        if let Some(line) = line {
+        if let Some(line) = &mut account.line {
             line.field("request_id", &request_id);
         }
-        let went = Went {
+        account.went = Went {
             listener: name(Some(planned.listener)),
             planned: Some((Arc::clone(&planned.rule), Arc::clone(&planned.upstream))),
         };
         let Some(mut context) = self.context(&runtime, &gateway, &planned, request_id, now) else {
             record.failed("the route has no backend".to_owned());
-            return (
-                plain(StatusCode::INTERNAL_SERVER_ERROR, "the route has no backend").map(ResponseBody::Inner),
-                went,
-            );
+            return plain(StatusCode::INTERNAL_SERVER_ERROR, "the route has no backend")
+                .map(ResponseBody::Inner);
         };
         let backend = Arc::clone(&planned.upstream);
         context.recheck = Some(Arc::new(OpenRequest { service: self.clone(), generation, backend }));
-        context.observer = Some(Arc::clone(record) as _);
+        context.observer = Some(Arc::clone(&record) as _);
         let cors = planned.rule.filters.cors.clone();
         // Only browsers' requests need them after the request is gone.
         let origin = cors.as_ref().and_then(|_| parts.headers.get(header::ORIGIN).cloned());
@@ -220,7 +258,7 @@ impl ConnectionService {
             connection: Arc::clone(&self.connection),
             work: Some((planned, carrier)),
             adds_cors: origin.is_some(),
-            record: Arc::clone(record),
+            record: Arc::clone(&record),
             received,
         };
         let request = Request::from_parts(parts, body);
@@ -245,7 +283,7 @@ impl ConnectionService {
             request.insert(header::ORIGIN, origin);
             pipeline::add_cors_headers(&cors, &request, response.headers_mut());
         }
-        (response, went)
+        response
     }
 
     fn context(

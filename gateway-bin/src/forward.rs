@@ -30,7 +30,7 @@ use crate::{
     pipeline::{Planned, SessionState},
     session::{MCP_SESSION_ID, Session},
     telemetry::Record,
-    upstream::{ClientBody, UpstreamBody, UpstreamError},
+    upstream::{ClientBody, Told, UpstreamBody, UpstreamError},
 };
 
 /// A session id of a server that is longer is not sealed.
@@ -180,6 +180,10 @@ async fn forward<C: Carrier>(
     };
     match sent {
         Ok((mut response, endpoint)) => {
+            response.body_mut().tell(Told {
+                broken: shared.telemetry.metrics.broken_responses.clone(),
+                backend: Arc::clone(&planned.upstream),
+            });
             if let Some(deadline) = deadline {
                 response.body_mut().ends_by(deadline);
             }

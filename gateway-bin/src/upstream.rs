@@ -22,7 +22,7 @@ use xds_translate::{
 };
 
 pub(crate) use self::{
-    body::{ClientBody, RelayedBody, UpstreamBody},
+    body::{ClientBody, RelayedBody, Told, UpstreamBody},
     dial::{Address, Dialer, Resolver},
     pool::EndpointPool,
 };

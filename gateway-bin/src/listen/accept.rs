@@ -1,5 +1,6 @@
 //! From an accepted socket to a served connection.
 use std::{
+    error::Error as _,
     net::SocketAddr,
     pin::pin,
     sync::{
@@ -26,10 +27,11 @@ use crate::connection::{Connection, ConnectionService};
 /// Accepts until it is aborted.
 pub(super) async fn accept(acceptor: Arc<Acceptor>, listener: TcpListener, port: u16) {
     loop {
-        // The limit makes clients wait in the kernel's queue; it refuses nobody who can wait.
-        let Ok(permit) = Arc::clone(&acceptor.connections).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, peer)) => {
+                // The limit makes clients wait, all but this one in the kernel's queue; it refuses nobody who can wait. A
+                // listener that has nobody to serve takes no permit from the others.
+                let Ok(permit) = Arc::clone(&acceptor.connections).acquire_owned().await else { return };
                 tokio::spawn(serve(Arc::clone(&acceptor), stream, peer, port, permit));
             }
             Err(error) => {
@@ -116,6 +118,7 @@ pub(super) async fn serve_http<IO>(
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let connection = Arc::new(connection);
+    let metrics = &acceptor.shared.telemetry.metrics;
     let service =
         ConnectionService { shared: Arc::clone(&acceptor.shared), connection: Arc::clone(&connection) };
     let mut serving = pin!(http.serve_connection(TokioIo::new(FramingGuard::new(io)), service));
@@ -132,7 +135,9 @@ pub(super) async fn serve_http<IO>(
             biased;
             ended = serving.as_mut() => {
                 if let Err(error) = ended {
-                    tracing::debug!(peer = %connection.peer, %error, "a client connection failed");
+                    let reason = failure(error.as_ref());
+                    metrics.connection_failed(reason);
+                    tracing::debug!(peer = %connection.peer, reason, %error, "a client connection failed");
                 }
                 return;
             }
@@ -140,10 +145,12 @@ pub(super) async fn serve_http<IO>(
             () = first_request.as_mut(), if waiting => {
                 waiting = false;
                 if !connection.used.load(Ordering::Relaxed) {
+                    metrics.connection_failed("timeout");
                     return;
                 }
             }
             () = expiry.as_mut(), if ends.is_some() => {
+                metrics.connection_failed("expired");
                 tracing::info!(peer = %connection.peer, "closed: the client's certificate has expired");
                 return;
             }
@@ -164,5 +171,22 @@ pub(super) async fn serve_http<IO>(
                 }
             }
         }
+    }
+}
+
+/// Why HTTP on a client connection failed: a label.
+fn failure(error: &(dyn std::error::Error + 'static)) -> &'static str {
+    let Some(error) = error.downcast_ref::<hyper::Error>() else { return "lost" };
+    let http2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    match http2 {
+        Some(http2) if http2.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) => "flood",
+        Some(http2) if http2.is_io() || http2.is_remote() => "lost",
+        Some(_) => "malformed",
+        None if error.is_timeout() => "timeout",
+        None if error.is_parse_too_large() => "head_too_large",
+        None if error.is_parse() => "malformed",
+        None if error.is_user() => "response_broken",
+        // In the middle of a message, or of nothing.
+        None => "lost",
     }
 }

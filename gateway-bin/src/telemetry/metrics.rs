@@ -18,7 +18,7 @@ pub(crate) struct RequestLabels {
     pub(crate) decision: &'static str,
     /// Why.
     pub(crate) reason: &'static str,
-    /// `2xx`, ...
+    /// `2xx`, ...; `none`: it ended before its response; `unseen`: somebody else has the response.
     pub(crate) status: &'static str,
 }
 
@@ -33,6 +33,11 @@ struct ResultLabel {
     result: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
 /// All metrics of the process.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -44,6 +49,8 @@ pub(crate) struct Metrics {
     reloads: Family<ResultLabel, Counter>,
     handshakes: Family<ResultLabel, Counter>,
     pub(crate) connections: Gauge,
+    failed_connections: Family<ReasonLabel, Counter>,
+    pub(crate) broken_responses: Counter,
     pub(crate) generation: Gauge<u64, AtomicU64>,
     pub(crate) identity_expiry: Gauge,
     pub(crate) xds_connected: Gauge,
@@ -82,6 +89,18 @@ impl Metrics {
         registry.register("tls_handshakes", "TLS handshakes of clients, by result", handshakes.clone());
         let connections = Gauge::default();
         registry.register("connections", "Open client connections", connections.clone());
+        let failed_connections = Family::default();
+        registry.register(
+            "connections_failed",
+            "Client connections that did not end well, by reason",
+            failed_connections.clone(),
+        );
+        let broken_responses = Counter::default();
+        registry.register(
+            "responses_broken",
+            "Responses of backends that broke off after their head",
+            broken_responses.clone(),
+        );
         let generation = Gauge::default();
         registry.register(
             "config_generation",
@@ -117,6 +136,8 @@ impl Metrics {
             reloads,
             handshakes,
             connections,
+            failed_connections,
+            broken_responses,
             generation,
             identity_expiry,
             xds_connected,
@@ -151,6 +172,11 @@ impl Metrics {
 
     pub(crate) fn handshake(&self, result: &'static str) {
         self.handshakes.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    /// A client connection, after its handshake.
+    pub(crate) fn connection_failed(&self, reason: &'static str) {
+        self.failed_connections.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     /// The text that a scraper gets.

@@ -58,6 +58,17 @@ impl Record {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).failure = Some(why);
     }
 
+    /// It ended before its response: the client is gone, or nobody may wait any longer. What was decided, and may have been
+    /// done, stays.
+    pub(crate) fn ended_early(&self) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.effect.is_none() {
+            inner.effect = Some("error");
+            inner.reason = "ended_early";
+        }
+        inner.failure.get_or_insert_with(|| "the request ended before its response".to_owned());
+    }
+
     /// Decision and reason of the request as a whole: what refused it, if anything did.
     pub(crate) fn summary(&self) -> (&'static str, &'static str) {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);

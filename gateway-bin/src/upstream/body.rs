@@ -2,6 +2,7 @@
 use std::{
     fmt,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -9,12 +10,13 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use prometheus_client::metrics::counter::Counter;
 use tokio::{
     sync::mpsc,
     time::{Instant, Sleep},
 };
 
-use super::pool::Lease;
+use super::{Upstream, pool::Lease};
 
 /// Why a body ended early.
 #[derive(Debug)]
@@ -98,8 +100,22 @@ impl Body for ClientBody {
 #[derive(Debug)]
 pub(crate) enum UpstreamBody {
     Full(Option<Bytes>),
-    Incoming { inner: Incoming, lease: Option<Lease>, deadline: Option<Pin<Box<Sleep>>> },
+    Incoming { inner: Incoming, lease: Option<Lease>, deadline: Option<Pin<Box<Sleep>>>, told: Option<Told> },
     Relayed(RelayedBody),
+}
+
+/// Who is told if a body breaks off.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) broken: Counter,
+    pub(crate) backend: Arc<Upstream>,
+}
+
+impl Told {
+    fn tell(self, error: &BodyError) {
+        self.broken.inc();
+        tracing::info!(backend = self.backend.name(), %error, "a response broke off");
+    }
 }
 
 /// A body that is elsewhere; what of it must be looked at is sent here.
@@ -119,7 +135,7 @@ impl RelayedBody {
 
 impl UpstreamBody {
     pub(super) fn incoming(inner: Incoming, lease: Option<Lease>) -> Self {
-        let mut body = Self::Incoming { inner, lease, deadline: None };
+        let mut body = Self::Incoming { inner, lease, deadline: None, told: None };
         body.give_back_at_end();
         body
     }
@@ -130,6 +146,13 @@ impl UpstreamBody {
             && !inner.is_end_stream()
         {
             *deadline = Some(Box::pin(tokio::time::sleep_until(at)));
+        }
+    }
+
+    /// Whom to tell if the body breaks off.
+    pub(crate) fn tell(&mut self, whom: Told) {
+        if let Self::Incoming { told, .. } = self {
+            *told = Some(whom);
         }
     }
 
@@ -158,13 +181,16 @@ impl Body for UpstreamBody {
             Self::Relayed(body) => {
                 body.chunks.poll_recv(cx).map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
             }
-            Self::Incoming { inner, lease, deadline } => {
+            Self::Incoming { inner, lease, deadline, told } => {
                 let polled = Pin::new(inner).poll_frame(cx);
                 match &polled {
                     Poll::Pending => {
                         if deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
                             // The connection still holds the rest of a body: it cannot be used again.
                             *lease = None;
+                            if let Some(told) = told.take() {
+                                told.tell(&BodyError::TimedOut);
+                            }
                             return Poll::Ready(Some(Err(BodyError::TimedOut)));
                         }
                     }
@@ -176,7 +202,13 @@ impl Body for UpstreamBody {
                     Poll::Ready(Some(Ok(_))) => self.give_back_at_end(),
                     Poll::Ready(Some(Err(_))) => *lease = None,
                 }
-                polled.map(|frame| frame.map(|frame| frame.map_err(BodyError::Http)))
+                let polled = polled.map(|frame| frame.map(|frame| frame.map_err(BodyError::Http)));
+                if let (Poll::Ready(Some(Err(error))), Self::Incoming { told, .. }) = (&polled, &mut *self)
+                    && let Some(told) = told.take()
+                {
+                    told.tell(error);
+                }
+                polled
             }
         }
     }

@@ -8,6 +8,8 @@
     reason = "all of it is tests"
 )]
 mod drain;
+mod faults;
+mod floods;
 mod identity;
 mod listeners;
 mod protocol;

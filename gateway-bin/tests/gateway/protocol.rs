@@ -6,17 +6,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::support::{AGENT, Client, Upstream, World, allow_tools, call, check_headers, manifests};
-
-/// Sends bytes as they are on the plain listener; the answer, up to the end of the connection or one second of silence.
-async fn raw(world: &World, request: &str) -> String {
-    let mut stream = TcpStream::connect(world.address(10002)).await.unwrap();
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    let read = stream.read_to_end(&mut answer);
-    drop(tokio::time::timeout(Duration::from_secs(1), read).await);
-    String::from_utf8_lossy(&answer).into_owned()
-}
+use crate::support::{AGENT, Client, Upstream, World, allow_tools, call, check_headers, manifests, raw};
 
 #[tokio::test]
 async fn requests_that_servers_could_read_differently_are_refused() {
@@ -31,7 +21,7 @@ async fn requests_that_servers_could_read_differently_are_refused() {
         ("an encoded slash", "GET /svc%2fx HTTP/1.1\r\nhost: a\r\n\r\n".to_owned()),
         ("two slashes", "GET /svc//x HTTP/1.1\r\nhost: a\r\n\r\n".to_owned()),
     ] {
-        let answer = raw(&world, &request).await;
+        let answer = raw(world.address(10002), request.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 400"), "{name}: {answer}");
     }
     assert!(upstream.seen().is_empty());
@@ -47,7 +37,7 @@ async fn a_request_with_two_framings_is_refused() {
     let chunked = "transfer-encoding: chunked\r\n";
     for (first, second) in [(length.as_str(), chunked), (chunked, length.as_str())] {
         let request = format!("POST /svc/x HTTP/1.1\r\nhost: a\r\n{first}{second}\r\n0\r\n\r\n{hidden}");
-        let answer = raw(&world, &request).await;
+        let answer = raw(world.address(10002), request.as_bytes()).await;
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
         assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     }
@@ -161,6 +151,10 @@ async fn slow_clients_do_not_hold_connections() {
         assert!(ended.is_ok(), "{name}: the connection is still open");
     }
     assert!(upstream.seen().is_empty());
+    assert_eq!(world.metric(r#"agentic_gateway_tls_handshakes_total{result="timeout"}"#).await, 2);
+    assert_eq!(world.metric(r#"agentic_gateway_connections_failed_total{reason="timeout"}"#).await, 3);
+    let refused = r#"agentic_gateway_requests_total{listener="plain",decision="reject",reason="rejected",status="4xx"}"#;
+    assert_eq!(world.metric(refused).await, 1, "the body that did not come");
 }
 
 #[tokio::test]

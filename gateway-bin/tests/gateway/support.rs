@@ -25,7 +25,10 @@ use rustls::{
 };
 use spiffe_id::{CaPool, IssuedSvid, KeyKind, SpiffeId, SvidRequest};
 use tempfile::TempDir;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
 
 pub(crate) const AGENT: &str = "spiffe://cluster.local/ns/ns/sa/agent";
 pub(crate) const OTHER: &str = "spiffe://cluster.local/ns/ns/sa/other";
@@ -69,6 +72,25 @@ pub(crate) struct Seen {
     pub(crate) body: Bytes,
 }
 
+/// Remembers a request: its head at once, since what never comes to its end has reached us, too.
+async fn see(request: Request<Incoming>, record: &Mutex<Vec<Seen>>) -> hyper::Result<Seen> {
+    let (parts, body) = request.into_parts();
+    let mut seen = Seen {
+        method: parts.method,
+        path: parts.uri.to_string(),
+        headers: parts.headers,
+        body: Bytes::new(),
+    };
+    let at = {
+        let mut record = record.lock().unwrap();
+        record.push(seen.clone());
+        record.len() - 1
+    };
+    seen.body = body.collect().await?.to_bytes();
+    record.lock().unwrap()[at].body = seen.body.clone();
+    Ok(seen)
+}
+
 async fn serve<IO>(io: IO, record: Arc<Mutex<Vec<Seen>>>, answer: Answer)
 where
     IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
@@ -76,15 +98,11 @@ where
     let service = service_fn(move |request: Request<Incoming>| {
         let (record, answer) = (Arc::clone(&record), Arc::clone(&answer));
         async move {
-            let (parts, body) = request.into_parts();
-            let seen = Seen {
-                method: parts.method,
-                path: parts.uri.to_string(),
-                headers: parts.headers,
-                body: body.collect().await?.to_bytes(),
-            };
-            record.lock().unwrap().push(seen.clone());
-            Ok::<_, hyper::Error>(answer(&seen))
+            let seen = see(request, &record).await?;
+            match answer(&seen) {
+                Some(answer) => Ok::<_, hyper::Error>(answer),
+                None => std::future::pending().await,
+            }
         }
     });
     let served = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(io), service);
@@ -114,11 +132,15 @@ pub(crate) struct TlsUpstream {
 
 impl TlsUpstream {
     pub(crate) async fn start(name: &str) -> Self {
+        Self::valid(name, SystemTime::now() - HOUR, SystemTime::now() + HOUR).await
+    }
+
+    /// With a certificate that is valid from then to then.
+    pub(crate) async fn valid(name: &str, from: SystemTime, to: SystemTime) -> Self {
         let issuer = ca("upstream.test");
         let id: SpiffeId = "spiffe://upstream.test/server".parse().unwrap();
         let dns = [name.to_owned()];
-        let request =
-            SvidRequest::new(&id, SystemTime::now() - HOUR, SystemTime::now() + HOUR).with_dns_names(&dns);
+        let request = SvidRequest::new(&id, from, to).with_dns_names(&dns);
         let own = issuer.issue(&request).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let roots = dir.path().join("roots.pem");
@@ -142,7 +164,7 @@ impl TlsUpstream {
                 let (acceptor, record) = (acceptor.clone(), Arc::clone(&record));
                 tokio::spawn(async move {
                     if let Ok(stream) = acceptor.accept(stream).await {
-                        serve(stream, record, Arc::new(|_| json_response("{}"))).await;
+                        serve(stream, record, Arc::new(|_| Some(json_response("{}")))).await;
                     }
                 });
             }
@@ -155,7 +177,8 @@ impl TlsUpstream {
     }
 }
 
-type Answer = Arc<dyn Fn(&Seen) -> Response<BoxBody<Bytes, Infallible>> + Send + Sync>;
+/// `None`: there is none, ever.
+type Answer = Arc<dyn Fn(&Seen) -> Option<Response<BoxBody<Bytes, Infallible>>> + Send + Sync>;
 
 /// An upstream that records requests and answers as it is told.
 pub(crate) struct Upstream {
@@ -167,6 +190,17 @@ pub(crate) struct Upstream {
 impl Upstream {
     pub(crate) async fn start(
         answer: impl Fn(&Seen) -> Response<BoxBody<Bytes, Infallible>> + Send + Sync + 'static,
+    ) -> Self {
+        Self::answering(move |seen| Some(answer(seen))).await
+    }
+
+    /// Takes requests, and never answers.
+    pub(crate) async fn silent() -> Self {
+        Self::answering(|_| None).await
+    }
+
+    async fn answering(
+        answer: impl Fn(&Seen) -> Option<Response<BoxBody<Bytes, Infallible>>> + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -313,6 +347,21 @@ impl World {
         self.gateway.bound()[&port]
     }
 
+    /// What a metric says, given as `name{labels}`; 0 where there is none.
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
+        metric(self.gateway.admin_address(), name).await
+    }
+
+    /// Requests that were counted, whatever came of them.
+    pub(crate) async fn requests(&self) -> u64 {
+        metrics(self.gateway.admin_address())
+            .await
+            .lines()
+            .filter(|line| line.starts_with("agentic_gateway_requests_total{"))
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+            .sum()
+    }
+
     /// A TLS client with a certificate for this identity.
     pub(crate) async fn client(&self, id: &str) -> Client {
         self.try_client(Some(&svid(&self.ca, id, SystemTime::now() + HOUR))).await.unwrap()
@@ -326,6 +375,33 @@ impl World {
     pub(crate) async fn plain_client(&self) -> Client {
         Client::plain(self.address(10002)).await
     }
+}
+
+pub(crate) async fn metrics(admin: SocketAddr) -> String {
+    Client::plain(admin).await.request("GET", "/metrics", &[], "").await.unwrap().body
+}
+
+pub(crate) async fn metric(admin: SocketAddr, name: &str) -> u64 {
+    let text = metrics(admin).await;
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+        .map_or(0, |value| value.parse().unwrap())
+}
+
+/// Sends bytes as they are on a connection of their own; the answer, up to the end of the connection or one second of
+/// silence.
+pub(crate) async fn raw(address: SocketAddr, request: &[u8]) -> String {
+    let (mut read, mut write) = TcpStream::connect(address).await.unwrap().into_split();
+    let request = request.to_vec();
+    // Who is refused early is not read to the end.
+    let writing = tokio::spawn(async move {
+        drop(write.write_all(&request).await);
+        write
+    });
+    let mut answer = Vec::new();
+    while let Ok(Ok(1..)) = tokio::time::timeout(Duration::from_secs(1), read.read_buf(&mut answer)).await {}
+    writing.abort();
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 pub(crate) fn run_args(dir: &std::path::Path, more: &[&str]) -> RunArgs {

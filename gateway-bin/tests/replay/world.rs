@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -101,7 +101,9 @@ impl Seen {
 /// The servers' and the authorizers' common memory.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    seen: Mutex<Vec<Seen>>,
+    /// With numbers of their own.
+    seen: Mutex<Vec<(u64, Seen)>>,
+    number: AtomicU64,
     asked: Mutex<Vec<String>>,
     allowing: AtomicBool,
 }
@@ -109,7 +111,20 @@ pub(crate) struct Memory {
 impl Memory {
     /// What the servers have seen since the last call.
     pub(crate) fn take_seen(&self) -> Vec<Seen> {
-        std::mem::take(&mut self.seen.lock().unwrap())
+        std::mem::take(&mut *self.seen.lock().unwrap()).into_iter().map(|(_, seen)| seen).collect()
+    }
+
+    /// A request's head has come: also what never comes to its end has reached a server.
+    fn see(&self, seen: Seen) -> u64 {
+        let number = self.number.fetch_add(1, Ordering::SeqCst);
+        self.seen.lock().unwrap().push((number, seen));
+        number
+    }
+
+    fn see_body(&self, number: u64, body: &Bytes) {
+        if let Some((_, seen)) = self.seen.lock().unwrap().iter_mut().find(|(of, _)| *of == number) {
+            seen.body = body.clone();
+        }
     }
 
     /// The ids that the authorizers were asked about since the last call.
@@ -535,16 +550,16 @@ async fn record(upstream: &'static str, tls: Option<TlsAcceptor>, memory: &Arc<M
                 let memory = Arc::clone(&memory);
                 async move {
                     let (parts, body) = request.into_parts();
-                    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-                    let answer = answer(upstream, &parts.method, &body);
-                    memory.seen.lock().unwrap().push(Seen {
+                    let number = memory.see(Seen {
                         upstream,
                         method: parts.method.to_string(),
                         path: parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
                         headers: parts.headers,
-                        body,
+                        body: Bytes::new(),
                     });
-                    Ok::<_, Infallible>(answer)
+                    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+                    memory.see_body(number, &body);
+                    Ok::<_, Infallible>(answer(upstream, &parts.method, &body))
                 }
             });
             tokio::spawn(async move {
