@@ -13,6 +13,7 @@ mod everything;
 pub(crate) mod gateway;
 mod hostile;
 pub(crate) mod http;
+mod idle;
 mod load;
 mod parsers;
 pub(crate) mod peers;
@@ -21,6 +22,7 @@ pub(crate) mod process;
 mod quickstart;
 pub(crate) mod report;
 pub(crate) mod session;
+mod tap;
 mod upstream;
 
 use std::{
@@ -40,7 +42,7 @@ pub(crate) struct Interop {
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Suite>,
     /// A million bodies for parsers instead of 10,000; 200 sessions for 30 s instead of 50 for 6 s, and memory is held to its
-    /// limit; every Envoy, configured either way
+    /// limit; 10,000 idle connections instead of 1,000; every Envoy, configured either way
     #[arg(long)]
     long: bool,
     /// This gateway instead of one that is built first (with the feature `quickstart`)
@@ -59,7 +61,7 @@ enum Suite {
     Clients,
     /// The MCP conformance suite, directly and through the gateway
     Conformance,
-    /// Large messages, many sessions, reloads
+    /// Large messages, many sessions, reloads; thousands of idle connections
     Load,
     /// An external authorizer that goes and comes back
     Authorizer,
@@ -80,6 +82,8 @@ enum Suite {
 pub(crate) enum Part {
     /// An external authorizer (gRPC)
     Authorizer(authorizer::Part),
+    /// Clients that say nothing
+    Idle(idle::Part),
 }
 
 /// What the suites share.
@@ -184,7 +188,10 @@ async fn suites(interop: &Interop, run: &Run) -> anyhow::Result<()> {
                 Suite::Parsers => parsers::run(run, report).await,
                 Suite::Clients => clients::run(run, DataPlane::Native, report).await,
                 Suite::Conformance => conformance::run(run, DataPlane::Native, report).await,
-                Suite::Load => load::run(run, report).await,
+                Suite::Load => {
+                    load::run(run, report).await?;
+                    idle::run(run, report).await
+                }
                 Suite::Authorizer => authorizer::run(run, report).await,
                 Suite::Adk => adk::run(run, report).await,
                 Suite::Envoy => envoy_cases::run(run, report).await,
@@ -208,6 +215,7 @@ pub(crate) fn part(part: &Part) -> anyhow::Result<()> {
     runtime()?.block_on(async {
         match part {
             Part::Authorizer(part) => authorizer::serve(part).await.map(|never| match never {}),
+            Part::Idle(part) => idle::hold(part).await.map(|never| match never {}),
         }
     })
 }

@@ -1,11 +1,15 @@
 //! What CI holds every change to.
 use std::process::Command;
 
-use crate::command::{cargo, root, run, succeeds};
+use crate::{
+    command::{cargo, root, run, succeeds},
+    documents,
+};
 
 const CARGO_DENY: &str = "0.20.2";
 
 pub(crate) fn run_all() -> anyhow::Result<()> {
+    documents::check()?;
     run(cargo().args(["fmt", "--all", "--", "--check"]))?;
     run(cargo().args([
         "clippy",

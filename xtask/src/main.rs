@@ -4,6 +4,7 @@ mod chroot;
 mod cluster;
 mod command;
 mod descriptors;
+mod documents;
 mod e2e;
 mod fuzz;
 mod interop;
@@ -23,7 +24,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Formatting, clippy, rustdoc, licences and sources of dependencies, packaging
+    /// Formatting, clippy, rustdoc, licences and sources of dependencies, packaging, what documents name
     Lint,
     /// Every fuzz target for a share of the given time
     FuzzSmoke(fuzz::Smoke),

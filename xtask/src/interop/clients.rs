@@ -17,6 +17,7 @@ use super::{
     quickstart::Quickstart,
     report::Report,
     session::{Session, next_event},
+    tap::Tap,
 };
 use crate::command::root;
 
@@ -48,6 +49,7 @@ pub(crate) async fn run(run: &Run, plane: DataPlane, report: &mut Report) -> any
     report.suite(&format!("real clients, mTLS, {plane}, the reference server"));
     let folder = run.folder(&format!("clients-{plane:?}"))?;
     let everything = Everything::start(run).await?;
+    let tap = Tap::start(everything.address).await?;
     let certificates = Certificates::new(&folder.join("certificates"))?;
     let agent = certificates.workload(NAMESPACE, AGENT)?;
     let other = certificates.workload(NAMESPACE, OTHER)?;
@@ -62,7 +64,7 @@ pub(crate) async fn run(run: &Run, plane: DataPlane, report: &mut Report) -> any
     ]);
     let all_but_echo = json!({"type": "CEL", "cel": {"expression": "request.mcp.tool_name != 'echo'"}});
     Manifests::https(&certificates.server()?)
-        .mcp_server("everything", everything.address.port())
+        .mcp_server("everything", tap.address.port())
         .policy("everything", &[(AGENT, tools), (OTHER, all_but_echo)])
         .write(&folder.join("manifests"))?;
     let mut gateway = Gateway::start(run, plane, &folder, Some(&gateway_identity), &[HTTPS]).await?;
@@ -94,8 +96,15 @@ pub(crate) async fn run(run: &Run, plane: DataPlane, report: &mut Report) -> any
     let target = |workload: Option<&Workload>| -> anyhow::Result<Target> {
         Ok(Target::tls(address, certificates.client(workload, &["http/1.1"])?))
     };
-    sessions(report, &target(Some(&agent))?, &target(Some(&other))?).await;
-    nobody(report, &target(None)?).await;
+    sessions(report, &tap, &target(Some(&agent))?, &target(Some(&other))?).await;
+    nobody(report, &tap, &target(None)?).await;
+    report
+        .step("what was denied never reached the server", CALLS, async {
+            ensure!(tap.saw("get-sum"), "nothing reached it");
+            ensure!(!tap.saw("echo"), "a call of `echo` did");
+            Ok(())
+        })
+        .await;
     gateway.still_runs()
 }
 
@@ -230,7 +239,7 @@ async fn deleted(everything: &Everything, before: usize) -> anyhow::Result<()> {
 }
 
 /// What an SDK would hide.
-async fn sessions(report: &mut Report, agent: &Target, other: &Target) {
+async fn sessions(report: &mut Report, tap: &Tap, agent: &Target, other: &Target) {
     let sum = json!({"a": 2, "b": 3});
     report
         .step("event stream (GET): notifications arrive on it", CALLS, async {
@@ -247,6 +256,7 @@ async fn sessions(report: &mut Report, agent: &Target, other: &Target) {
     report
         .step("another identity's session id: 404, and the session goes on", CALLS, async {
             let mut own = Session::open(agent).await?;
+            let before = tap.bytes();
             let mut stranger = Session::resume(other, own.id()?).await?;
             let answer = stranger.call("get-sum", &sum).await?;
             ensure!(answer.status == 404, "{answer:?}");
@@ -255,13 +265,16 @@ async fn sessions(report: &mut Report, agent: &Target, other: &Target) {
             let mut stranger = Session::resume(other, own.id()?).await?;
             let status = stranger.delete().await?;
             ensure!(status == 404, "DELETE: {status}");
+            ensure!(tap.bytes() == before, "something of it reached the server");
             own.call("get-sum", &sum).await?.result()
         })
         .await;
     report
         .step("a session id that was made up: 404", CALLS, async {
+            let before = tap.bytes();
             let answer = Session::resume(agent, "made-up").await?.call("get-sum", &sum).await?;
             ensure!(answer.status == 404, "{answer:?}");
+            ensure!(tap.bytes() == before, "something of it reached the server");
             Ok(())
         })
         .await;
@@ -282,12 +295,14 @@ async fn sessions(report: &mut Report, agent: &Target, other: &Target) {
     }
 }
 
-async fn nobody(report: &mut Report, target: &Target) {
+async fn nobody(report: &mut Report, tap: &Tap, target: &Target) {
     report
         .step("no certificate, no identity: no tool may be called", CALLS, async {
             let mut session = Session::open(target).await.context("base protocol is open to anyone")?;
+            let before = tap.bytes();
             let answer = session.call("get-sum", &json!({"a": 2, "b": 3})).await?;
             ensure!(answer.is_forbidden(), "{answer:?}");
+            ensure!(tap.bytes() == before, "something of it reached the server");
             Ok(())
         })
         .await;

@@ -158,7 +158,7 @@ async fn under_load(
     // Beside them: reloads, the large ones, and a look at memory.
     let (mut reloader, mut carrier) = (Session::open(target).await?, Session::open(target).await?);
     let ((reloads, slowest_reload), large, rss_third_kib) = tokio::try_join!(
-        reload.every_second(end, &mut reloader),
+        reload.every_second(end, &mut reloader, upstream),
         large_until(end, &mut carrier, upstream),
         async {
             tokio::time::sleep_until((began + load.time / 3).into()).await;
@@ -291,21 +291,32 @@ impl Reload {
     }
 
     /// Takes a new generation into force each second; how many, and how long the slowest took.
-    async fn every_second(&self, end: Instant, session: &mut Session) -> anyhow::Result<(u32, Duration)> {
+    async fn every_second(
+        &self,
+        end: Instant,
+        session: &mut Session,
+        upstream: &Upstream,
+    ) -> anyhow::Result<(u32, Duration)> {
         let (mut generation, mut slowest) = (0, Duration::ZERO);
         let mut seconds = tokio::time::interval(RELOAD);
         while seconds.tick().await < end.into() {
             generation += 1;
-            slowest = slowest.max(self.take_effect(generation, session).await?);
+            slowest = slowest.max(self.take_effect(generation, session, upstream).await?);
         }
         Ok((generation, slowest))
     }
 
     /// Writes a generation and waits until the gateway lets its tool through, which it did not before; how long it took.
-    async fn take_effect(&self, generation: u32, session: &mut Session) -> anyhow::Result<Duration> {
+    async fn take_effect(
+        &self,
+        generation: u32,
+        session: &mut Session,
+        upstream: &Upstream,
+    ) -> anyhow::Result<Duration> {
         let tool = tool(generation);
         let before = session.call(&tool, &json!({})).await?;
         ensure!(before.is_forbidden(), "{tool} before it is allowed: {before:?}");
+        ensure!(!upstream.saw(before.id), "{tool} was denied, and arrived upstream");
         let began = Instant::now();
         self.write(generation)?;
         loop {
@@ -313,7 +324,7 @@ impl Reload {
             if answer.is_result() {
                 return Ok(began.elapsed());
             }
-            ensure!(answer.is_forbidden(), "{answer:?}");
+            ensure!(answer.is_forbidden() && !upstream.saw(answer.id), "{answer:?}");
             ensure!(began.elapsed() < STEP, "not in force after {} s", STEP.as_secs());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
