@@ -56,7 +56,7 @@ pub(super) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
     let mut command = Command::new("sh");
     command
         .args(["-c", MANY_FILES, "sh"])
-        .arg(&run.gateway)
+        .arg(run.gateway()?)
         .arg("run")
         .arg("--manifests")
         .arg(folder.join("manifests"))
