@@ -277,7 +277,8 @@ impl World {
     pub(crate) fn write(&self, name: &str, manifests: &str) -> PathBuf {
         let folder = self.folder(name);
         fs::write(folder.join("base.yaml"), BASE).unwrap();
-        fs::write(folder.join("more.yaml"), manifests).unwrap();
+        // Perhaps nothing more than the base.
+        fs::write(folder.join("more.yaml"), format!("# Of {name}.\n{manifests}")).unwrap();
         fs::write(folder.join("endpoints.yaml"), self.endpoints(&[BASE, manifests])).unwrap();
         folder
     }
