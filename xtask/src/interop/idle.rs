@@ -34,7 +34,8 @@ const OTHERS: usize = 20;
 /// Resident memory of the gateway for each connection, at most.
 const EACH_KIB: f64 = 64.0;
 const STEP: Duration = Duration::from_secs(30);
-const OPENING: Duration = Duration::from_secs(240);
+/// Ten thousand handshakes, both sides built for debugging.
+const OPENING: Duration = Duration::from_secs(600);
 /// As many open files as the kernel lets us have, then the program.
 const MANY_FILES: &str = r#"ulimit -n 65536 2>/dev/null || ulimit -n "$(ulimit -Hn)"; exec "$@""#;
 
