@@ -209,7 +209,7 @@ impl World {
         }
         allow(&self.manifests, &self.folder, &[ALLOWED])?;
         for running in running {
-            running.is_cut().await.context("after a change that denies it")?;
+            running.cut_off().await.context("after a change that denies it")?;
         }
         allow(&self.manifests, &self.folder, &[ALLOWED, STREAMING])?;
         self.until(STREAMING, true).await?;
@@ -472,7 +472,7 @@ impl Running {
     }
 
     /// It ends without its second half, which nobody lets go. (Envoy 1.36 ends it, later ones break it off.)
-    async fn is_cut(self) -> anyhow::Result<()> {
+    async fn cut_off(self) -> anyhow::Result<()> {
         let rest = tokio::time::timeout(CHANGED, self.body.collect()).await.context("it goes on")?;
         let rest = rest.map(|rest| rest.to_bytes()).unwrap_or_default();
         ensure!(!String::from_utf8_lossy(&rest).contains("streamed"), "it is complete");
