@@ -7,6 +7,7 @@ mod clients;
 mod conformance;
 pub(crate) mod envoy;
 mod envoy_cases;
+mod envoy_corpus;
 mod envoy_faults;
 mod envoy_tls;
 mod everything;
@@ -69,6 +70,8 @@ enum Suite {
     Adk,
     /// The decision cases, and policies at random, through Envoy
     Envoy,
+    /// What the inputs that fuzzing keeps translate to, validated by Envoy
+    EnvoyCorpus,
     /// Envoy's engine absent, killed, silent, hostile; Envoy killed
     EnvoyFaults,
     /// Who clients are: every kind of certificate on every kind of listener, natively and through Envoy; mTLS to the engine
@@ -145,7 +148,7 @@ impl Suite {
     }
 
     fn needs_controller(self) -> bool {
-        matches!(self, Self::EnvoyFaults | Self::EnvoyTls | Self::EnvoyPeers)
+        matches!(self, Self::EnvoyCorpus | Self::EnvoyFaults | Self::EnvoyTls | Self::EnvoyPeers)
     }
 }
 
@@ -195,6 +198,7 @@ async fn suites(interop: &Interop, run: &Run) -> anyhow::Result<()> {
                 Suite::Authorizer => authorizer::run(run, report).await,
                 Suite::Adk => adk::run(run, report).await,
                 Suite::Envoy => envoy_cases::run(run, report).await,
+                Suite::EnvoyCorpus => envoy_corpus::run(run, report).await,
                 Suite::EnvoyFaults => envoy_faults::run(run, report).await,
                 Suite::EnvoyTls => envoy_tls::run(run, report).await,
                 Suite::EnvoyPeers => {

@@ -30,6 +30,8 @@ enum Task {
     FuzzSmoke(fuzz::Smoke),
     /// One fuzz target for as long as you like
     Fuzz(fuzz::One),
+    /// How much of its subject the committed inputs of each fuzz target reach (needs the component llvm-tools)
+    FuzzCoverage(fuzz::Coverage),
     /// Real MCP servers, clients and agents, and a real authorizer, with the gateway between them
     Interop(interop::Interop),
     /// A part of `interop` that is a process of its own
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
         Task::Lint => lint::run_all(),
         Task::FuzzSmoke(smoke) => fuzz::smoke(&smoke),
         Task::Fuzz(one) => fuzz::one(&one),
+        Task::FuzzCoverage(coverage) => fuzz::coverage(&coverage),
         Task::Interop(interop) => interop::interop(&interop),
         Task::InteropPart { part } => interop::part(&part),
         Task::Cluster(args) => cluster::cluster(&args),
