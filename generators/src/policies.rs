@@ -54,6 +54,7 @@ fn any_inline() -> impl Strategy<Value = Inline> {
         StringMatch::Exact("ab".to_owned()),
         StringMatch::Regex("[ab]".to_owned()),
         StringMatch::Regex("a|ab".to_owned()),
+        StringMatch::Regex(".+".to_owned()),
     ]);
     let header = (select(vec!["x-tenant", "x-tenants"]), value)
         .prop_map(|(name, value)| HeaderMatch { name: name.into(), value });
@@ -66,6 +67,7 @@ fn any_inline() -> impl Strategy<Value = Inline> {
         PathMatch::Prefix("/a/b".to_owned()),
         PathMatch::Regex("/[ab]".to_owned()),
         PathMatch::Regex("/a.*".to_owned()),
+        PathMatch::Regex("/a/.".to_owned()),
     ]);
     let host = select(vec![
         HostMatch::Wildcard("example".to_owned()),
@@ -130,7 +132,7 @@ fn any_policy(expression: &BoxedStrategy<String>) -> BoxedStrategy<Policy> {
     prop_oneof![
         2 => policy_of(Dialect::V0Alpha0, None, expression),
         2 => policy_of(Dialect::V1Alpha1, None, expression),
-        1 => policy_of(Dialect::V1Alpha1, Some("v1"), expression),
+        2 => policy_of(Dialect::V1Alpha1, Some("v1"), expression),
     ]
     .boxed()
 }

@@ -258,7 +258,7 @@ pub fn any_ask() -> impl Strategy<Value = Ask> {
     (
         select(identities),
         select(vec![("https", 10001), ("plain", 10002)]),
-        select(vec!["/a", "/a?q=/b", "/a/", "/a/b?q", "/ab", "/b", "/c"]),
+        select(vec!["/a", "/a?q=/b", "/a/", "/a/b?q", "/a/\u{e9}", "/ab", "/b", "/c"]),
         select(hosts),
         tenants,
         any_carries(),

@@ -203,7 +203,7 @@ fn allow_rules() {
     );
     check_allow(
         "authorization: {type: Inline, paths: [{type: Exact, value: /b}, {type: PathPrefix, value: /b/c/}, {type: RegularExpression, value: '/b[0-9]+'}]}",
-        "any(path=/b, path=/b/c, path prefix /b/c/, path~/b[0-9]+)",
+        r"any(path=/b, path=/b/c, path prefix /b/c/, all(path~/b[0-9]+, path~[\t -~]*))",
     );
     // The listener's port is known.
     check_allow("authorization: {type: Inline, ports: [8443]}", "true");
@@ -215,6 +215,11 @@ fn allow_rules() {
     check_allow(
         "authorization: {type: Inline, headers: [{name: X-Env, value: dev}]}",
         "all(x-env=dev, is matched_single, not(x-env contains ,))",
+    );
+    // Envoy's regular expressions read bytes.
+    check_allow(
+        "authorization: {type: Inline, headers: [{name: X-Env, type: RegularExpression, value: 'd.v'}]}",
+        r"all(x-env~d.v, is matched_single, not(x-env contains ,), x-env~[\t -~]*)",
     );
     // A header that mirrors the body is not compared with it here.
     check_allow("authorization: {type: Inline, headers: [{name: mcp-name, value: x}]}", "not(true)");
@@ -250,7 +255,10 @@ fn cel_that_is_tests_of_text() {
         "source.namespace == 'a' || request.mcp.method == 'tools/list'",
         "all(method=tools/call, agentic.peer~spiffe://[^,/]+/ns/[^,/]+/sa/[^,/]+, is current, agentic.peer~spiffe://[^,/]+/ns/a/sa/[^,/]+)",
     );
-    check("request.url_path.matches('^/b[0-9]')", "all(method=tools/call, path~(?s:.*)(?:^/b[0-9])(?s:.*))");
+    check(
+        "request.url_path.matches('^/b[0-9]')",
+        r"all(method=tools/call, path~[\t -~]*, path~(?s:.*)(?:^/b[0-9])(?s:.*))",
+    );
     check("true", "method=tools/call");
 }
 

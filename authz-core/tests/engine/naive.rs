@@ -172,7 +172,9 @@ fn text_matches(pattern: &str, text: &str) -> bool {
         "[ab]" => ["a", "b"].contains(&text),
         "/[ab]" => ["/a", "/b"].contains(&text),
         "a|ab" => ["a", "ab"].contains(&text),
+        ".+" => !text.is_empty(),
         "/a.*" => text.starts_with("/a"),
+        "/a/." => text.strip_prefix("/a/").is_some_and(|rest| rest.chars().count() == 1),
         other => panic!("`{other}` has no meaning here"),
     }
 }

@@ -25,6 +25,10 @@ impl Matches {
     fn and(self, other: Self) -> Self {
         Self { surely: self.surely.and(other.surely), perhaps: self.perhaps.and(other.perhaps) }
     }
+
+    fn or(self, other: Self) -> Self {
+        Self { surely: self.surely.or(other.surely), perhaps: self.perhaps.or(other.perhaps) }
+    }
 }
 
 /// Where a request is matched.
@@ -104,15 +108,18 @@ fn of_inline(inline: &Inline, place: Place) -> Result<Matches, String> {
         all = all.and(Matches::exactly(Test::when(ports.contains(&place.port))));
     }
     if let Some(paths) = paths {
-        let mut any = Test::Never;
+        let mut any = Matches::exactly(Test::Never);
         for one in paths {
             any = any.or(match one {
-                PathMatch::Exact(exact) => path(Text::exact(exact)),
-                PathMatch::Prefix(prefix) => mcp::below(prefix),
-                PathMatch::Regex(pattern) => path(Text::regex(checked(pattern)?)),
+                PathMatch::Exact(exact) => Matches::exactly(path(Text::exact(exact))),
+                PathMatch::Prefix(prefix) => Matches::exactly(mcp::below(prefix)),
+                PathMatch::Regex(pattern) => {
+                    let (holds, told) = (path(Text::regex(checked(pattern)?)), path(ascii()));
+                    Matches { surely: holds.clone().and(told.clone()), perhaps: holds.or(told.negated()) }
+                }
             });
         }
-        all = all.and(Matches::exactly(any));
+        all = all.and(any);
     }
     if let Some(hosts) = hosts {
         let mut any = Test::Never;
@@ -145,6 +152,11 @@ fn of_host(host: &HostMatch) -> Result<Test, String> {
     Ok(header(":authority", Text::regex(&pattern)))
 }
 
+/// A text that regular expressions can be told of: Envoy's read bytes, ours read characters, and nothing that is not UTF-8.
+fn ascii() -> Text {
+    Text::regex(r"[\t -~]*")
+}
+
 /// Every line must match. For Envoy one that does is enough, and the lines of some headers it has joined with a comma: only
 /// a single line is told.
 fn of_header(of: &HeaderMatch) -> Result<Matches, String> {
@@ -154,20 +166,20 @@ fn of_header(of: &HeaderMatch) -> Result<Matches, String> {
         return Ok(Matches { surely: Test::Never, perhaps: header_present(name) });
     }
     let joined = header(name, Text::contains(","));
-    let text = match &of.value {
+    let (text, told) = match &of.value {
         StringMatch::Exact(value) if value.contains(',') => {
             return Err(format!(
                 "the value of header `{name}` holds a comma, which Envoy may take for two lines; leave it out"
             ));
         }
-        StringMatch::Exact(value) => Text::exact(value),
-        StringMatch::Regex(pattern) => Text::regex(checked(pattern)?),
+        StringMatch::Exact(value) => (Text::exact(value), Test::Always),
+        StringMatch::Regex(pattern) => (Text::regex(checked(pattern)?), header(name, ascii())),
     };
     let matches = header(name, text);
-    let single = single_lines().and(joined.negated());
+    let told = Test::all([single_lines(), joined.negated(), told]);
     Ok(Matches {
-        surely: matches.clone().and(single.clone()),
-        perhaps: header_present(name).and(matches.or(single.negated())),
+        surely: matches.clone().and(told.clone()),
+        perhaps: header_present(name).and(matches.or(told.negated())),
     })
 }
 
@@ -234,7 +246,10 @@ fn cel(test: &CelTest, place: Place) -> Result<Truth, String> {
             Truth { yes: Test::Never, no: Test::Never }
         }
         CelTest::Text(attribute, test) => {
-            let present = readable(attribute, present(attribute, place));
+            let mut present = readable(attribute, present(attribute, place));
+            if let TextTest::Matches(_) = test {
+                present = present.and(told(attribute));
+            }
             let holds = compared(attribute, test, place)?;
             Truth { yes: present.clone().and(holds.clone()), no: present.and(holds.negated()) }
         }
@@ -303,9 +318,21 @@ fn single_lines() -> Test {
 fn readable(attribute: &Attribute, present: Test) -> Test {
     match attribute {
         Attribute::Header(name) if present != Test::Never => {
-            Test::all([present, single_lines(), header(name, Text::regex(r"[\t -~]*"))])
+            Test::all([present, single_lines(), header(name, ascii())])
         }
         _ => present,
+    }
+}
+
+/// Whether regular expressions can be told of what is there, and readable.
+fn told(attribute: &Attribute) -> Test {
+    match attribute {
+        Attribute::ToolName => message(&["params", "name"], ascii()),
+        Attribute::Path => header(":path", ascii()),
+        Attribute::UrlPath => path(ascii()),
+        // These are ASCII.
+        Attribute::Method | Attribute::Host | Attribute::Header(_) => Test::Always,
+        Attribute::Identity | Attribute::Namespace | Attribute::ServiceAccount => Test::Always,
     }
 }
 

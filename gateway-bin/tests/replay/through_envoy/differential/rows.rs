@@ -35,7 +35,7 @@ fn policies_say(case: &Case<'_>, what: &str) -> bool {
         .any(|policy| generators::manifest(policy).to_string().to_lowercase().contains(what))
 }
 
-pub(super) static ROWS: [Row; 11] = [
+pub(super) static ROWS: [Row; 13] = [
     Row {
         name: "policies outside the subset",
         explains: |case| {
@@ -70,6 +70,20 @@ pub(super) static ROWS: [Row; 11] = [
     Row {
         name: "JSON on Services",
         explains: |case| matches!(case.ask.carries, Carries::OtherJson) && !case.set.policies.is_empty(),
+    },
+    Row {
+        name: "regular expressions",
+        explains: |case| {
+            let is_ascii = case.ask.headers.iter().all(|(_, value)| value.is_ascii());
+            !is_ascii && (policies_say(case, "regularexpression") || policies_say(case, ".matches("))
+        },
+    },
+    Row {
+        name: "POST without a body",
+        explains: |case| {
+            let is_bodiless = matches!(case.ask.carries, Carries::NoBody) && case.ask.method == "POST";
+            is_bodiless && case.ask.backend == BackendKind::Service
+        },
     },
     Row {
         name: "repeated headers",
