@@ -319,6 +319,26 @@ mod tests {
 
     #[test]
     fn messages_say_where() {
+        for (text, expected) in [
+            (
+                "-----END CERTIFICATE-----\n",
+                "line 1 of the bundle: a PEM line out of place; a block goes from `BEGIN CERTIFICATE` to `END CERTIFICATE`",
+            ),
+            (
+                "\n-----BEGIN CERTIFICATE-----\nAAAA\n",
+                "line 2 of the bundle: the block that begins here has no `END CERTIFICATE`",
+            ),
+            (
+                "-----BEGIN CERTIFICATE-----\nA\n-----END CERTIFICATE-----\n",
+                "line 1 of the bundle: the block that begins here is not base64",
+            ),
+            (
+                "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+                "certificate 1 of the bundle: the certificate is no single X.509 certificate in DER",
+            ),
+        ] {
+            assert_eq!(TrustBundle::from_pem(domain(), text.as_bytes()).unwrap_err().to_string(), expected);
+        }
         let error = TrustBundle::from_pem(domain(), b"\n-----BEGIN PRIVATE KEY-----\n").unwrap_err();
         assert_eq!(
             error.to_string(),

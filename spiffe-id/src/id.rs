@@ -476,6 +476,41 @@ mod tests {
             "`spiffe://td/a\\tb` is no SPIFFE ID: its path holds `\\t`; a segment may hold A-Z, a-z, 0-9, `.`, \
              `-` and `_`",
         );
+        check_message(
+            "spiffe:///a",
+            "`spiffe:///a` is no SPIFFE ID: the name of the trust domain is missing",
+        );
+        check_message(
+            "spiffe://tD/a",
+            "`spiffe://tD/a` is no SPIFFE ID: the name of the trust domain holds `D`; it may hold a-z, 0-9, `.`, `-` and `_`",
+        );
+        check_message(
+            "spiffe://td//a",
+            "`spiffe://td//a` is no SPIFFE ID: its path has an empty segment; remove a `/` that is repeated or at the end",
+        );
+        check_message(
+            "spiffe://td/../a",
+            "`spiffe://td/../a` is no SPIFFE ID: its path must not have the segments `.` and `..`",
+        );
+        let of_domain = "".parse::<TrustDomain>().unwrap_err();
+        assert_eq!(of_domain.to_string(), "`` is no trust domain: the name of the trust domain is missing");
+        assert!(of_domain.is_trust_domain() && !of_domain.is_too_long() && !of_domain.is_without_path());
+        let of_segment =
+            SpiffeId::for_service_account(&TrustDomain::default(), "", "x").unwrap_err().to_string();
+        assert!(of_segment.starts_with("`` is no segment of a SPIFFE ID's path: "), "{of_segment}");
+        for (text, expected, is_trust_domain) in [
+            (format!("spiffe://td/{}", "a".repeat(2048)), "it has more than 2048 bytes", false),
+            (
+                format!("spiffe://{}/a", "a".repeat(256)),
+                "the name of the trust domain has more than 255 bytes",
+                true,
+            ),
+        ] {
+            let error = text.parse::<SpiffeId>().unwrap_err();
+            assert!(error.to_string().ends_with(expected), "{error}");
+            assert!(error.is_too_long() && error.is_trust_domain() == is_trust_domain);
+        }
+        assert!("spiffe://td".parse::<SpiffeId>().unwrap_err().is_without_path());
         let long = "y".repeat(5000).parse::<SpiffeId>().unwrap_err().to_string();
         assert!(long.len() < 300, "{long}");
     }

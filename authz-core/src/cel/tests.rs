@@ -253,6 +253,148 @@ fn functions_and_macros() {
 }
 
 #[test]
+fn conversions() {
+    for (source, expected) in [
+        ("uint(A.big) == A.big && uint(2.9) == 2u && uint('7') == 7u && uint(3) == 3u", "true"),
+        ("int(A.big) == 1", "`int`: out of range"),
+        ("uint(1e300) == 1u", "`uint`: out of range"),
+        ("uint(A.neg) == 1u", "`uint`: out of range"),
+        ("uint('x') == 1u", "`uint`: the text cannot be read"),
+        ("double(2) == 2.0 && double(2u) == 2.0 && double(1.5) == 1.5", "true"),
+        ("double('x') == 1.0", "`double`: the text cannot be read"),
+        (
+            "string('a') == 'a' && string(A.yes) == 'true' && string(false) == 'false' && string(7u) == '7'",
+            "true",
+        ),
+        ("bool(true) && bool('true') && !bool('false')", "true"),
+        ("bool('yes')", "`bool`: the text cannot be read"),
+        ("timestamp(timestamp(1)) == timestamp('1970-01-01T00:00:01Z')", "true"),
+        ("timestamp(9223372036854775807) > timestamp(0)", "`timestamp`: out of range"),
+        ("timestamp('x') > timestamp(0)", "`timestamp`: the text cannot be read"),
+        ("duration(duration('1s')) == duration('1000ms')", "true"),
+        ("duration('x') > duration('1s')", "`duration`: the text cannot be read"),
+        ("duration('3723s').getHours() == 1 && duration('3723s').getSeconds() == 3723", "true"),
+        ("duration('1500ms').getMilliseconds() == 500", "true"),
+        ("duration('1s').getFullYear() == 1", "does not work on duration"),
+    ] {
+        check(&source.replace("A.", "request.mcp.arguments."), expected);
+    }
+}
+
+#[test]
+fn what_types_show_only_with_the_request_is_an_error() {
+    for (source, expected) in [
+        ("size(A.amount) == 1", "`size` does not work on int"),
+        ("A.amount.startsWith('x')", "`startsWith` does not work on int and string"),
+        ("A.none.endsWith('x')", "`endsWith` does not work on null and string"),
+        ("A.rate.contains('x')", "`contains` does not work on double and string"),
+        ("A.amount.lowerAscii() == 'x'", "`lowerAscii` does not work on int"),
+        ("A.big.upperAscii() == 'x'", "`upperAscii` does not work on uint"),
+        ("int(A.none) == 1", "`int` does not work on null"),
+        ("uint(A.yes) == 1u", "`uint` does not work on bool"),
+        ("double(A.yes) == 1.0", "`double` does not work on bool"),
+        ("string(A.tags) == 'x'", "`string` does not work on list"),
+        ("bool(A.nested)", "`bool` does not work on map"),
+        ("timestamp(A.rate) > timestamp(0)", "`timestamp` does not work on double"),
+        ("duration(A.none) > duration('1s')", "`duration` does not work on null"),
+        ("A.who.getHours() == 1", "does not work on string"),
+        ("A.amount.matches('x')", "`matches` does not work on int"),
+        ("!A.amount", "does not work on int"),
+        ("A.amount && true", "does not work on int"),
+        ("A.none < 1", "`<` does not work on null and int"),
+        ("A.none <= 1", "`<=` does not work on null and int"),
+        ("A.none > 1", "`>` does not work on null and int"),
+        ("A.none >= 1", "`>=` does not work on null and int"),
+        ("dyn(request.time) < A.amount", "does not work on timestamp and int"),
+        ("dyn(duration('1s')) < A.amount", "does not work on duration and int"),
+        ("A.none + A.none == null", "does not work on null and null"),
+        ("-A.who == 1", "`-` does not work on string"),
+        ("A.tags['0'] == 'x'", "does not work on list and string"),
+        ("A.amount[0] == 1", "does not work on int"),
+        ("has(A.amount.x)", "`has` does not work on int"),
+        ("1 in A.amount", "`in` does not work on int and int"),
+        ("{A.tags: 1} == {}", "does not work on list"),
+        ("A.amount.exists(x, true)", "does not work on int"),
+        ("request.headers == A.nested", "does not work on map and map"),
+        ("{1: 'a'}[2] == 'a'", "no such index: `2`"),
+        ("{true: 'a'}[false] == 'a'", "no such key: `bool`"),
+    ] {
+        check(&source.replace("A.", "request.mcp.arguments."), expected);
+    }
+}
+
+#[test]
+fn values_of_every_type() {
+    for (source, expected) in [
+        ("A.amount - 1 == 49 && A.amount * 2 == 100 && A.amount / 7 == 7 && A.amount % 7 == 1", "true"),
+        ("1u + 2u == 3u && 3u * 2u == 6u && 7u / 2u == 3u && 7u % 2u == 1u && A.big - 1u < A.big", "true"),
+        ("A.big + 1u == 0u", "out of range"),
+        ("A.big * 2u == 0u", "out of range"),
+        ("1u / 0u == 1u", "out of range"),
+        ("1u % 0u == 1u", "out of range"),
+        ("A.rate + 1.5 == 3.0 && A.rate - 0.5 == 1.0 && A.rate * 2.0 == 3.0 && A.rate / 0.5 == 3.0", "true"),
+        (
+            "duration('1s') + duration('2s') == duration('3s') && duration('3s') - duration('1s') == duration('2s')",
+            "true",
+        ),
+        (
+            "duration('1h') + request.time > request.time && request.time - duration('1h') < request.time",
+            "true",
+        ),
+        ("-A.amount == -50 && -A.rate == -1.5 && -duration('1s') + duration('1s') == duration('0s')", "true"),
+        ("-(-9223372036854775807 - 1) > 0", "out of range"),
+        ("false < A.yes && !(A.yes < true)", "true"),
+        ("'a' < A.who && A.who < 'c' && A.who <= 'bob' && A.who >= 'bob'", "true"),
+        ("A.none == null && A.yes == true && A.yes != false && A.none != A.yes", "true"),
+        ("[1] == [1, 2] || [1, 3] == [1, 2] || [1] == A.amount || A.tags == ['x']", "false"),
+        (
+            "{'a': 1} == {'a': 1, 'b': 2} || {'a': 1} == {'a': 2} || {'a': 1} == A.tags || {'a': 1} == A.who",
+            "false",
+        ),
+        ("1 < 0.0 / 0.0 || 1u < 0.0 / 0.0 || 0.0 / 0.0 > 1u", "false"),
+        ("A.neg < A.big && A.big > A.neg && A.rate < 2u && 2u > A.rate && -0.5 < 0u", "true"),
+        (
+            "A.amount < 1e300 && -1e300 < A.amount && A.big < 1e300 && 1e300 > A.big && A.amount > -1e300",
+            "true",
+        ),
+        ("A.tags[0u] == 'x' && {1: 'a'}[1] == 'a' && {1u: 'b'}[1] == 'b'", "true"),
+        (
+            "has(source.service_account) && has(source.namespace) && has(source.identity) && has(A.none)",
+            "true",
+        ),
+    ] {
+        check(&source.replace("A.", "request.mcp.arguments."), expected);
+    }
+}
+
+#[test]
+fn what_is_refused_is_named() {
+    for (source, expected) in [
+        ("[?A.x] == []", "does not compile: "),
+        ("{?'a': A.x} == {}", "does not compile: "),
+        ("-request.path == 1", "`-` does not work on string"),
+        ("request.path.size(1) == 1", "does not compile: "),
+        ("size(1) == 1", "`size` does not work on int"),
+        ("request.path.getHours() == 1", "`getHours` does not work on string"),
+        ("request.time.getHours(1, 2) == 1", "does not compile: write `timestamp.getHours()`"),
+        ("request.path.matches('a', 'b')", "takes one pattern"),
+        ("(1).matches('a')", "`matches` does not work on int"),
+        ("request == 1", "`request` is no value by itself"),
+        ("source == 1", "`source` is no value by itself"),
+        ("(1).exists(x, true)", "needs a list or a map, not int"),
+        ("null && true", "needs a bool, not null"),
+        ("1u && true", "needs a bool, not uint"),
+        ("1.5 && true", "needs a bool, not double"),
+        ("[1] && true", "needs a bool, not list"),
+        ("{'a': 1} && true", "needs a bool, not map"),
+        ("duration('1s') && true", "needs a bool, not duration"),
+        ("request.time && true", "needs a bool, not timestamp"),
+    ] {
+        check(&source.replace("A.", "request.mcp.arguments."), expected);
+    }
+}
+
+#[test]
 fn evaluation_is_bounded() {
     let list = format!("[{}]", vec!["1"; 60].join(","));
     check(&format!("{list}.all(a, {list}.all(b, {list}.all(c, a == b)))"), "more than 50000 steps");

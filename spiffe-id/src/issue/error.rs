@@ -182,3 +182,94 @@ impl std::error::Error for IssueError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(kind: Kind, is_bad_request: bool, expected: &str) {
+        let error = IssueError::from(kind);
+        assert_eq!(error.to_string(), expected);
+        assert_eq!(error.is_bad_request(), is_bad_request, "{error}");
+        assert_eq!(error.source().is_some(), expected.starts_with("signing failed"));
+    }
+
+    #[test]
+    fn requests_at_fault() {
+        check(Kind::CsrUnreadable, true, "the certificate request is no single PKCS#10 request in DER");
+        check(
+            Kind::CsrSignature,
+            true,
+            "the certificate request is not signed with its own key; sign it with the key that it asks for",
+        );
+        check(Kind::KeyUnreadable, true, "the public key is no single SubjectPublicKeyInfo in DER");
+        check(
+            Kind::Possession,
+            true,
+            "the public key does not verify the signature that proves possession; sign with the private key that belongs to it",
+        );
+        check(Kind::DnsName("a\n".to_owned()), true, "`a\\n` is no DNS name");
+        check(
+            Kind::OutlivesCa("a".to_owned()),
+            true,
+            "the certificate would be valid for longer than its CA `a`; ask for a shorter time, or rotate the CA",
+        );
+        check(Kind::Times("x"), true, "the time of validity cannot be used: x");
+        assert!(IssueError::from(Kind::KeyRefused).is_unsupported_key());
+        assert!(IssueError::from(Kind::RsaSignature).is_unsupported_key());
+        assert!(!IssueError::from(Kind::CsrSignature).is_unsupported_key());
+        assert!(IssueError::from(Kind::OutlivesCa(String::new())).is_beyond_ca());
+        assert!(!IssueError::from(Kind::Times("x")).is_beyond_ca());
+    }
+
+    #[test]
+    fn pools_and_machines_at_fault() {
+        check(
+            Kind::KeyElsewhere,
+            false,
+            "the private key was not made here; join the chain with the key where it is",
+        );
+        check(Kind::Json("x".to_owned()), false, "the CA pool cannot be read: x");
+        check(Kind::Empty, false, "the CA pool holds no CA; it needs at least one under `cas`");
+        check(
+            Kind::CaId("a b".to_owned()),
+            false,
+            "`a b` cannot name a CA; use 1 to 64 of A-Z, a-z, 0-9, `.`, `-` and `_`",
+        );
+        check(Kind::CaTwice("a".to_owned()), false, "the CA pool has `a` more than once");
+        check(
+            Kind::Signing(rcgen::Error::CouldNotParseCertificate),
+            false,
+            "signing failed: Could not parse certificate",
+        );
+        check(Kind::Random("x".to_owned()), false, "no random number was to be had: x");
+        check(Kind::Derive, false, "no secret could be derived from the CA's key");
+        for (fault, expected) in [
+            (CaFault::Base64("rootX509"), "`rootX509` is not base64"),
+            (CaFault::Key, "`signingKeyPKCS8` is no PKCS#8 key of a known kind"),
+            (CaFault::Certificate(None, "x".to_owned()), "its root: x"),
+            (CaFault::Certificate(Some(2), "x".to_owned()), "its intermediate 2: x"),
+            (
+                CaFault::NoCa(None),
+                "its root is no CA certificate (basicConstraints CA, keyUsage keyCertSign)",
+            ),
+            (
+                CaFault::Name,
+                "the signing certificate's subject cannot be written again as it is (one attribute twice, or an unusual \
+                 encoding); make the CA with a plain common name",
+            ),
+            (
+                CaFault::KeyMismatch,
+                "`signingKeyPKCS8` is not the key of its root, nor, where there are intermediates, of one of them",
+            ),
+            (CaFault::Chain, "its intermediates do not lead, all of them, from the signing key to the root"),
+            (CaFault::PathLength, "a certificate's path length does not allow the chain below it"),
+            (CaFault::Time, "a certificate's end lies before 1970"),
+        ] {
+            check(Kind::Ca("a".to_owned(), fault), false, &format!("the CA `a` cannot be used: {expected}"));
+        }
+    }
+}

@@ -222,6 +222,37 @@ fn messages_say_what_to_do() {
     );
 }
 
+#[test]
+fn every_reason_is_named() {
+    use std::error::Error as _;
+    for (kind, expected) in [
+        (Kind::Malformed(Malformed::Der), "the certificate is no single X.509 certificate in DER"),
+        (Kind::Malformed(Malformed::Version), "the certificate is not of X.509 version 3"),
+        (
+            Kind::Malformed(Malformed::Twice("2.5.29.17".to_owned())),
+            "the certificate has the extension `2.5.29.17` more than once",
+        ),
+        (
+            Kind::Malformed(Malformed::Extension("keyUsage")),
+            "the certificate's extension `keyUsage` cannot be read",
+        ),
+        (Kind::Ca, "a CA certificate is no identity; present the workload's own certificate"),
+        (
+            Kind::SigningKey,
+            "the key usage keyCertSign or cRLSign does not belong in a workload's certificate; issue it with digitalSignature",
+        ),
+        (Kind::SeveralUris(2), "the certificate has 2 URI SANs; an identity is exactly one"),
+    ] {
+        let error = IdentityError { kind };
+        assert_eq!(error.to_string(), expected);
+        assert!(error.source().is_none() && error.id_error().is_none() && !error.is_without_uri());
+    }
+    let error = identity_of(&with_names(vec![uri("spiffe://td")])).unwrap_err();
+    assert!(error.id_error().unwrap().is_without_path());
+    assert!(error.source().unwrap().to_string().starts_with("`spiffe://td` is no SPIFFE ID: "));
+    assert!(identity_of(&certificate(|_| {})).unwrap_err().is_without_uri());
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_decided_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
