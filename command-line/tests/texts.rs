@@ -83,12 +83,12 @@ fn manifests_of_files_are_read_together() {
 
     // All faults of all files.
     fs::write(&bad, [BACKEND.replace("PORT", "0"), BACKEND.replace("PORT", "x")].join("---\n")).unwrap();
-    let error = load(&[good.clone(), bad.clone()]).unwrap_err();
+    let error = load(&[good, bad]).unwrap_err();
     assert!(matches!(&error, ManifestError::Invalid(error) if error.violations.len() == 2), "{error}");
     assert!(error.to_string().lines().all(|line| line.contains("c.yaml")), "{error}");
 
     fs::write(&binary, b"\xff").unwrap();
-    let error = load(&[binary.clone()]).unwrap_err();
+    let error = load(&[binary]).unwrap_err();
     assert!(matches!(error, ManifestError::Read(_)));
     assert!(
         error.to_string().contains("d.yaml` is not UTF-8; write manifests as plain YAML or JSON"),

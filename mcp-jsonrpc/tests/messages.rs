@@ -86,6 +86,30 @@ fn duplicate_keys_are_found_among_any_number_of_keys() {
 }
 
 #[test]
+fn keys_of_an_object_are_not_those_of_the_objects_in_it() {
+    // The three-letter keys look alike to what tells most keys apart.
+    tool(
+        &call(r#"{"name":"x","arguments":{"a1b":{"a2b":1},"a2b":2,"a3b":[{"a4b":3,"a1b":4}],"a4b":5}}"#),
+        "x",
+    );
+    refused(call(r#"{"name":"x","arguments":{"a1b":{"a2b":1},"a2b":2,"a1b":3}}"#), PARSE);
+}
+
+#[test]
+fn strings_of_any_length_end_at_their_quote() {
+    for length in 0..150 {
+        let text = "x".repeat(length);
+        let body = call(&format!(
+            r#"{{"name":"{text}","arguments":{{"{text}":"{text}\"\\","b":"","c":"{text}"}}}}"#
+        ));
+        tool(&body, &text);
+        for control in ["\n", "\u{1f}\0", "\t\"\"", "\\\n\\"] {
+            refused(call(&format!(r#"{{"name":"x","arguments":{{"a":"{text}{control}b"}}}}"#)), PARSE);
+        }
+    }
+}
+
+#[test]
 fn variants_of_protocol_keys_are_refused() {
     refused(r#"{"jsonrpc":"2.0","id":1,"Method":"tools/call","Params":{"name":"x"}}"#, INVALID);
     refused(
