@@ -22,7 +22,7 @@ use super::{
     certificates::Certificates,
     gateway::{HTTPS, Manifests, NAMESPACE, free_addresses, inline_tools, loopback, until_ready},
     http::{self, Connection, Target},
-    process::{Process, free_port},
+    process::{Process, finish, free_port},
     report::Report,
     session::Session,
     upstream::Upstream,
@@ -40,7 +40,9 @@ const OPENING: Duration = Duration::from_secs(600);
 const MANY_FILES: &str = r#"ulimit -n 65536 2>/dev/null || ulimit -n "$(ulimit -Hn)"; exec "$@""#;
 
 pub(super) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
-    let limit = if run.long { 10_000 } else { 1_000 };
+    // The gateway takes two for each connection, and some more.
+    let possible = many_files().await?.saturating_sub(64) / 2;
+    let limit = possible.min(if run.long { 10_000 } else { 1_000 });
     report.suite(&format!("{limit} connections, nearly all of them idle"));
     let folder = run.folder("idle")?;
     let upstream = Upstream::start().await?;
@@ -139,6 +141,15 @@ pub(super) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
         })
         .await;
     gateway.still_runs()
+}
+
+/// How many files one process may have open here.
+async fn many_files() -> anyhow::Result<usize> {
+    let mut command = Command::new("sh");
+    command.args(["-c", MANY_FILES, "sh", "sh", "-c", "ulimit -n"]);
+    let output = finish("ulimit -n", &mut command, STEP).await?;
+    let text = String::from_utf8(output.stdout)?;
+    text.trim().parse().with_context(|| format!("`ulimit -n` says `{text}`"))
 }
 
 async fn served(session: &mut Session) -> anyhow::Result<()> {
