@@ -103,6 +103,13 @@ fn strings_of_any_length_end_at_their_quote() {
             r#"{{"name":"{text}","arguments":{{"{text}":"{text}\"\\","b":"","c":"{text}"}}}}"#
         ));
         tool(&body, &text);
+        // Long enough that blocks are made of nothing else.
+        let backslashes = "\\".repeat(64);
+        tool(
+            &call(&format!(r#"{{"name":"{text}{backslashes}{backslashes}"}}"#)),
+            &format!("{text}{backslashes}"),
+        );
+        refused(call(&format!(r#"{{"name":"{text}{}"}}"#, "\"".repeat(64))), PARSE);
         for control in ["\n", "\u{1f}\0", "\t\"\"", "\\\n\\"] {
             refused(call(&format!(r#"{{"name":"x","arguments":{{"a":"{text}{control}b"}}}}"#)), PARSE);
         }
