@@ -21,7 +21,7 @@ use envoy_types::pb::envoy::service::discovery::v3::{
 use libfuzzer_sys::fuzz_target;
 use private::{
     cache::{self, Published, Resource, ResourceSet},
-    report::Nack,
+    report::{self, Nack},
     session::{Delta, Protocol, Session, Sotw},
 };
 use prost::Message;
