@@ -208,7 +208,9 @@ mod tests {
         check("request.mcp.tool_name != 'x'", &CelTest::Not(Box::new(tool())));
         check("request.mcp.tool_name in ['x', 'y']", &one_of(Attribute::ToolName, &["x", "y"]));
         check("request.headers['x-a'] == 'b'", &one_of(header(), &["b"]));
+        check("request.headers.tenant == 'b'", &one_of(Attribute::Header("tenant".to_owned()), &["b"]));
         check("'x-a' in request.headers", &CelTest::Present(header()));
+        check("has(request.headers.tenant)", &CelTest::Present(Attribute::Header("tenant".to_owned())));
         check("has(source.identity)", &CelTest::Present(Attribute::Identity));
         check("request.path.startsWith('/a')", &text(Attribute::Path, TextTest::StartsWith("/a".to_owned())));
         check("request.host.endsWith('.a')", &text(Attribute::Host, TextTest::EndsWith(".a".to_owned())));
@@ -231,32 +233,76 @@ mod tests {
     }
 
     #[test]
+    fn every_text_of_a_request() {
+        for (name, attribute) in [
+            ("request.mcp.tool_name", Attribute::ToolName),
+            ("request.path", Attribute::Path),
+            ("request.url_path", Attribute::UrlPath),
+            ("request.method", Attribute::Method),
+            ("request.host", Attribute::Host),
+            ("source.identity", Attribute::Identity),
+            ("source.namespace", Attribute::Namespace),
+            ("source.service_account", Attribute::ServiceAccount),
+        ] {
+            check(&format!("{name} == 'x'"), &one_of(attribute.clone(), &["x"]));
+            check(&format!("has({name})"), &CelTest::Present(attribute));
+        }
+    }
+
+    #[test]
     fn the_method_is_known() {
         check("request.mcp.method == 'tools/call'", &CelTest::Literal(true));
         check("request.mcp.method in ['tools/list']", &CelTest::Literal(false));
+        check("request.mcp.method in ['tools/list', 'tools/call']", &CelTest::Literal(true));
+        check("request.mcp.method != 'tools/call'", &CelTest::Not(Box::new(CelTest::Literal(true))));
         check("request.mcp.method.startsWith('tools/')", &CelTest::Literal(true));
+        check("request.mcp.method.startsWith('call')", &CelTest::Literal(false));
+        check("request.mcp.method.endsWith('call')", &CelTest::Literal(true));
+        check("request.mcp.method.endsWith('tools')", &CelTest::Literal(false));
+        check("request.mcp.method.contains('s/c')", &CelTest::Literal(true));
+        check("request.mcp.method.contains('list')", &CelTest::Literal(false));
         check("has(request.mcp.method)", &CelTest::Literal(true));
     }
 
     #[test]
     fn what_is_no_test_of_text() {
-        for source in [
-            "request.mcp.arguments.a == 'x'",
-            "has(request.mcp.arguments)",
-            "request.time > timestamp('2026-01-01T00:00:00Z')",
-            "size(request.path) > 3",
-            "request.path == request.url_path",
-            "request.path.lowerAscii() == '/a'",
-            "request.mcp.tool_name == 'x' ? true : false",
-            "['x'].exists(t, t == request.mcp.tool_name)",
-            "request.mcp.tool_name in [request.path]",
-            "request.headers.size() == 1",
-            "request.mcp.method.matches('tools')",
-            "request.method == dyn(1)",
-            "request.path + 'x' == '/ax'",
+        let texts = "only texts of the request as they are are compared";
+        for (source, expected) in [
+            ("request.mcp.arguments.a == 'x'", texts),
+            ("request.path.lowerAscii() == '/a'", texts),
+            ("request.path + 'x' == '/ax'", texts),
+            ("{'a': 'b'}['a'] == 'b'", texts),
+            ("has(request.mcp.arguments)", "request.mcp.arguments is not"),
+            ("request.headers == {}", "only comparisons with literals are"),
+            ("has(request.headers)", "request.headers as a whole is not"),
+            ("has(request.time)", "request.time is not"),
+            (
+                "request.time > timestamp('2026-01-01T00:00:00Z')",
+                "only tests of text, joined by `&&`, `||` and `!`, are",
+            ),
+            ("size(request.path) > 3", "only tests of text, joined by `&&`, `||` and `!`, are"),
+            ("has({'a': 'b'}.a)", "only tests of text, joined by `&&`, `||` and `!`, are"),
+            ("bool(request.path)", "only tests of text are"),
+            ("request.path == request.url_path", "only comparisons with literals are"),
+            ("request.path.startsWith(request.url_path)", "only comparisons with literals are"),
+            ("request.path in request.headers", "only comparisons with literals are"),
+            ("request.headers[request.path] == 'x'", "only comparisons with literals are"),
+            ("request.mcp.tool_name in [request.path]", "`in` needs a list of literals"),
+            ("'a' in {'a': 'b'}", "`in` needs a list of literals"),
+            ("request.mcp.tool_name in ['a', 1]", "only comparisons with strings are"),
+            ("request.method == dyn(1)", "only comparisons with literals are"),
+            ("1 in request.headers", "only comparisons with strings are"),
+            ("request.mcp.tool_name == 'x' ? true : false", "`?:` is not"),
+            ("['x'].exists(t, t == request.mcp.tool_name)", "macros are not"),
+            ("request.headers.size() == 1", "only comparisons with literals are"),
+            ("request.mcp.method.matches('tools')", "request.mcp.method is always `tools/call`"),
+            // One part that is not, and the whole is not.
+            ("request.path == 'x' && size(request.path) == 1", "only comparisons with literals are"),
+            ("size(request.path) == 1 || request.path == 'x'", "only comparisons with literals are"),
+            ("!(size(request.path) == 1)", "only comparisons with literals are"),
         ] {
             let message = Expression::compile(source).unwrap().plain().unwrap_err();
-            assert!(!message.is_empty(), "`{source}`");
+            assert!(message.contains(expected), "`{source}`: {message}");
         }
     }
 }

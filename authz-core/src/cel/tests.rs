@@ -1,7 +1,7 @@
 use http::{HeaderMap, HeaderValue, header::HeaderName};
 use spiffe_id::SpiffeId;
 
-use super::{Arguments, Call, Expression, Facts};
+use super::{Arguments, Call, Expression, Facts, eval::Budget, value::EvalError};
 use crate::Http;
 
 /// What the expression yields for a call of `transfer`: `"true"`, `"false"`, or the error's text.
@@ -410,6 +410,34 @@ fn evaluation_is_bounded() {
     check(&lookups, "more than 50000 steps");
     // Nothing that comes after makes up for it.
     check(&format!("{list}.all(a, {list}.all(b, {list}.all(c, a == b))) || true"), "more than 50000 steps");
+}
+
+#[test]
+fn what_work_costs() {
+    /// How often this can be done before there are no steps left; `None`: it is free.
+    fn times(work: impl Fn(&Budget) -> Result<(), EvalError<'static>>) -> Option<usize> {
+        let budget = Budget::new();
+        (0..100_000).find(|_| work(&budget).is_err())
+    }
+    for (what, got, expected) in [
+        ("a node", times(Budget::step), Some(50_000)),
+        ("31 bytes compared", times(|budget| budget.text(31)), None),
+        ("32 bytes compared", times(|budget| budget.text(32)), Some(50_000)),
+        ("3,200 bytes compared", times(|budget| budget.text(3_200)), Some(500)),
+        ("nothing read", times(|budget| budget.search(0)), Some(50_000)),
+        ("7 bytes read", times(|budget| budget.search(7)), Some(50_000)),
+        ("792 bytes read", times(|budget| budget.search(792)), Some(500)),
+        ("3 elements copied", times(|budget| budget.items(3)), None),
+        ("400 elements copied", times(|budget| budget.items(400)), Some(500)),
+        ("all there is", times(|budget| budget.text(32 * 50_000)), Some(1)),
+        ("more than there is", times(|budget| budget.text(32 * 50_001)), Some(0)),
+        ("more than can be counted", times(|budget| budget.text(usize::MAX)), Some(0)),
+    ] {
+        assert_eq!(got, expected, "{what}");
+    }
+    // What was too much leaves nothing for what is less.
+    let budget = Budget::new();
+    assert!(budget.text(32 * 50_001).is_err() && budget.step().is_err());
 }
 
 #[test]

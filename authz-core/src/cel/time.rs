@@ -191,39 +191,134 @@ mod tests {
         // Values from `date -u -d ... +%s`.
         for (text, expected) in [
             ("1970-01-01T00:00:00Z", Some(0)),
+            ("1970-01-01t00:00:00z", Some(0)),
             ("2026-11-23T12:13:14Z", Some(1_795_435_994 * NANOS)),
             ("2024-02-29T23:59:59.5Z", Some(1_709_251_199 * NANOS + 500_000_000)),
+            ("2024-02-29T23:59:59.000000001Z", Some(1_709_251_199 * NANOS + 1)),
+            ("2024-02-29T23:59:59.123456789Z", Some(1_709_251_199 * NANOS + 123_456_789)),
             ("2024-02-29T23:59:59+02:00", Some((1_709_251_199 - 7_200) * NANOS)),
             ("1969-12-31T23:59:59-00:30", Some(1_799 * NANOS)),
-            ("2023-02-29T00:00:00Z", None),
-            ("2026-13-01T00:00:00Z", None),
-            ("2026-11-23 12:13:14Z", None),
-            ("2026-11-23T12:13:14", None),
-            ("2026-11-23T24:00:00Z", None),
-            ("2026-11-23T12:13:14.Z", None),
+            ("1970-01-01T23:59:59+23:59", Some(59 * NANOS)),
+            ("2262-04-11T23:47:16.854775807Z", Some(i64::MAX)),
+            ("2262-04-11T23:47:16.854775808Z", None),
+            ("1677-09-21T00:12:44Z", Some(-9_223_372_036 * NANOS)),
+            ("1677-09-21T00:12:42Z", None),
             ("9999-01-01T00:00:00Z", None),
-            ("", None),
         ] {
             assert_eq!(parse_timestamp(text), expected, "{text}");
         }
     }
 
     #[test]
+    fn what_is_no_timestamp() {
+        for text in [
+            "",
+            "2026-11-23",
+            "2026-11-23 12:13:14Z",
+            "2026-11-23T12:13:14",
+            "2026-11-23T12:13:14.Z",
+            "2026-11-23T12:13:14.1234567890Z",
+            "2026-11-23T12:13:14.1x3Z",
+            "2026-11-23T12:13:14,5Z",
+            // Dates that are none.
+            "2023-02-29T00:00:00Z",
+            "1900-02-29T00:00:00Z",
+            "2026-04-31T00:00:00Z",
+            "2026-11-00T00:00:00Z",
+            "2026-00-23T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            // Times that are none.
+            "2026-11-23T24:00:00Z",
+            "2026-11-23T12:60:00Z",
+            "2026-11-23T12:13:60Z",
+            // Too many digits, too few, or other characters.
+            "26-11-23T12:13:14Z",
+            "2026-1-23T12:13:14Z",
+            "2026-11-3T12:13:14Z",
+            "2026-11-23-01T12:13:14Z",
+            "2026-11T12:13:14Z",
+            "2026-+1-23T12:13:14Z",
+            "-026-11-23T12:13:14Z",
+            "2026-11-23T12:13Z",
+            "2026-11-23T1:13:14Z",
+            "2026-11-23T12:13:014Z",
+            "2026-11-23T12:13:14:15Z",
+            // Offsets that are none.
+            "2026-11-23T12:13:14+24:00",
+            "2026-11-23T12:13:14+00:60",
+            "2026-11-23T12:13:14+1:00",
+            "2026-11-23T12:13:14+0100",
+            "2026-11-23T12:13:14+",
+            "2026-11-23T12:13:14ZZ",
+        ] {
+            assert_eq!(parse_timestamp(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn offsets() {
+        for (text, expected) in [
+            ("UTC", Some(0)),
+            ("Z", Some(0)),
+            ("+00:00", Some(0)),
+            ("+02:00", Some(7_200)),
+            ("02:00", Some(7_200)),
+            ("-03:30", Some(-12_600)),
+            ("+23:59", Some(86_340)),
+            ("-23:59", Some(-86_340)),
+            ("+24:00", None),
+            ("+00:60", None),
+            ("+2:00", None),
+            ("+02:0", None),
+            ("+0200", None),
+            ("++2:00", None),
+            ("", None),
+            ("Europe/Berlin", None),
+        ] {
+            assert_eq!(parse_offset(text), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn durations() {
         for (text, expected) in [
-            ("1h30m", Some(5_400 * NANOS)),
-            ("-1.5s", Some(-1_500_000_000)),
-            ("100ms", Some(100_000_000)),
             ("0", Some(0)),
+            ("-0", Some(0)),
+            ("1h", Some(3_600 * NANOS)),
+            ("2m", Some(120 * NANOS)),
+            ("3s", Some(3 * NANOS)),
+            ("+3s", Some(3 * NANOS)),
+            ("100ms", Some(100_000_000)),
+            ("7us", Some(7_000)),
+            ("7\u{b5}s", Some(7_000)),
+            ("9ns", Some(9)),
+            ("1h30m", Some(5_400 * NANOS)),
+            ("1h2m3s4ms5us6ns", Some(3_723_004_005_006)),
+            ("-1h30m", Some(-5_400 * NANOS)),
+            ("-1.5s", Some(-1_500_000_000)),
             (".5s", Some(500_000_000)),
+            ("2.s", Some(2 * NANOS)),
+            ("1.25h", Some(4_500 * NANOS)),
+            ("1.5h0.5m", Some(5_430 * NANOS)),
+            ("0.123456789s", Some(123_456_789)),
+            ("0.25ns", Some(0)),
+            ("9223372036854775807ns", Some(i64::MAX)),
+            ("9223372036s854775808ns", None),
+            ("9223372036854775808ns", None),
+            ("9999999h", None),
+            ("0.1234567891s", None),
             ("1", None),
             ("s", None),
             (".s", None),
             ("", None),
             ("-", None),
+            ("--1s", None),
+            ("-+1s", None),
             ("1d", None),
             ("1h1", None),
-            ("9999999h", None),
+            ("1.2.3s", None),
+            ("1e3s", None),
+            ("1 s", None),
         ] {
             assert_eq!(parse_duration(text), expected, "{text}");
         }
@@ -250,6 +345,56 @@ mod tests {
         assert_eq!(TimeField::Date.of(at, 7_200), 1);
         assert_eq!(TimeField::Month.of(at, 7_200), 2);
         assert_eq!(TimeField::Hours.of(at, -3_600), 22);
+        assert_eq!(TimeField::Minutes.of(at, 1_800), 29);
+        assert_eq!(TimeField::Seconds.of(at, 1_800), 58);
+        // Before 1970, time runs forward too.
+        let just_before = -1_000_000;
+        for (field, expected) in [
+            (TimeField::FullYear, 1969),
+            (TimeField::Hours, 23),
+            (TimeField::Minutes, 59),
+            (TimeField::Seconds, 59),
+            (TimeField::Milliseconds, 999),
+        ] {
+            assert_eq!(field.of(just_before, 0), expected, "{field:?}");
+        }
+    }
+
+    #[test]
+    fn calendar() {
+        // Seconds, year, month from 0, day, day of the week from Sunday, day of the year from 0: Python's `datetime`.
+        for (seconds, year, month, day, of_week, of_year) in [
+            (-9_223_372_036, 1677, 8, 21, 2, 263),
+            (-8_520_336_001, 1699, 11, 31, 4, 364),
+            (-8_515_238_400, 1700, 2, 1, 1, 59),
+            (-2_209_075_200, 1899, 11, 31, 0, 364),
+            (-2_203_934_400, 1900, 1, 28, 3, 58),
+            (-2_203_891_200, 1900, 2, 1, 4, 59),
+            (-1, 1969, 11, 31, 3, 364),
+            (0, 1970, 0, 1, 4, 0),
+            (946_684_799, 1999, 11, 31, 5, 364),
+            (946_684_800, 2000, 0, 1, 6, 0),
+            (951_782_400, 2000, 1, 29, 2, 59),
+            (951_868_800, 2000, 2, 1, 3, 60),
+            (978_220_800, 2000, 11, 31, 0, 365),
+            (978_307_200, 2001, 0, 1, 1, 0),
+            (1_704_002_828, 2023, 11, 31, 0, 364),
+            (1_709_164_800, 2024, 1, 29, 4, 59),
+            (1_735_603_200, 2024, 11, 31, 2, 365),
+            (4_107_456_000, 2100, 1, 28, 0, 58),
+            (4_107_542_400, 2100, 2, 1, 1, 59),
+            (9_223_372_036, 2262, 3, 11, 5, 100),
+        ] {
+            let of = |field: TimeField| field.of(seconds * NANOS, 0);
+            let got = [
+                TimeField::FullYear,
+                TimeField::Month,
+                TimeField::Date,
+                TimeField::DayOfWeek,
+                TimeField::DayOfYear,
+            ];
+            assert_eq!(got.map(of), [year, month, day, of_week, of_year], "{seconds}");
+        }
     }
 
     #[test]

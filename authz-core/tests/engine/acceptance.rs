@@ -6,7 +6,10 @@ use authz_core::{
     Effect::{Allow, Deny},
     Fault, PolicyEntry, Reason,
 };
-use policy_model::{Condition, Inline, McpMatch, PathMatch, Policy, Source};
+use policy_model::{
+    Action, Condition, Dialect, HostMatch, HttpMethod, Inline, McpMatch, NamespacedName, PathMatch, Policy,
+    Source,
+};
 
 use crate::common::*;
 
@@ -193,18 +196,153 @@ fn a_fault_is_its_own_reason_over_the_limit_too() {
     check(&compiled.engine, &Ask::call(AGENT, "t"), Deny);
 }
 
+/// The schema admits none of these; should one arrive all the same, it closes its target and says why.
+#[test]
+fn shapes_of_no_version_are_not_enforced() {
+    let asks =
+        |rule_name: &str| rule(rule_name, account("agent"), Condition::ExternalAuth(authorizer("authz")));
+    let whole = |policy: Policy| Policy { action: Action::ExternalAuth(authorizer("authz")), ..policy };
+    let listed = || rule("listed", account("agent"), tools(&["t"]));
+    for (policy, expected) in [
+        (whole(v0("p", 1, on_backend(), vec![])), Some(("", "give it an ExternalAuth rule"))),
+        (v1("p", 1, on_backend(), vec![listed(), asks("x")]), Some(("x", "use `action: ExternalAuth`"))),
+        (whole(v1("p", 1, on_backend(), vec![asks("x")])), Some(("x", "use `action: ExternalAuth`"))),
+        (
+            v0("p", 1, on_backend(), vec![asks("x"), listed(), asks("y")]),
+            Some(("y", "a maximum of one rule per policy can specify 'ExternalAuth'")),
+        ),
+        (v0("p", 1, on_backend(), vec![listed(), asks("x")]), None),
+    ] {
+        let compiled = compiled([policy]);
+        let acceptance = &compiled.statuses[0].acceptance;
+        let Some((rule_name, why)) = expected else {
+            assert_eq!(*acceptance, Acceptance::Accepted);
+            check(&compiled.engine, &Ask::mcp(None, "ping", "{}"), Allow);
+            continue;
+        };
+        let Acceptance::FailsClosed(Fault::UnsupportedValue { rule, message }) = acceptance else {
+            panic!("{acceptance:?}")
+        };
+        assert_eq!(rule, rule_name);
+        assert!(message.contains(why), "{message}");
+        check(&compiled.engine, &Ask::mcp(None, "ping", "{}"), Deny);
+        check(&compiled.engine, &Ask::call(AGENT, "t"), Deny);
+    }
+}
+
+/// Its reference may be one that nobody permitted.
+#[test]
+fn the_authorizer_of_a_broken_policy_is_not_asked() {
+    let not_permitted = || Some(Fault::RefNotPermitted { message: "add a ReferenceGrant".into() });
+    let asks = |name: &str| vec![rule("r", account("agent"), Condition::ExternalAuth(authorizer(name)))];
+    let entry_with =
+        |policy: Policy, fault| PolicyEntry::Policy { targets: policy.targets.clone(), policy, fault };
+    let bad_cel = || vec![rule("r", Source::Anyone, cel("nope"))];
+    let compiled = of_entries(
+        vec![
+            entry_with(ext("a", 1, on_backend(), vec![]), not_permitted()),
+            entry_with(v0("b", 2, on_gateway(), asks("b")), not_permitted()),
+            entry(ext("c", 3, on_listener("x"), bad_cel())),
+            entry_with(ext("d", 4, on_listener("x"), bad_cel()), not_permitted()),
+            entry(v0("e", 5, on_listener("x"), [asks("e"), bad_cel()].concat())),
+        ],
+        DefaultAction::Allow,
+    );
+    assert_eq!(compiled.engine.authorizers(), []);
+    let with_another = of_entries(
+        vec![
+            entry_with(ext("a", 1, on_backend(), vec![]), not_permitted()),
+            entry(ext("f", 6, on_gateway(), vec![])),
+        ],
+        DefaultAction::Allow,
+    );
+    assert_eq!(with_another.engine.authorizers(), [authorizer("f")]);
+}
+
+#[test]
+fn faults_say_what_to_do() {
+    for (fault, message, whole) in [
+        (Fault::BackendNotFound { message: "create it".into() }, "create it", "create it"),
+        (Fault::RefNotPermitted { message: "grant it".into() }, "grant it", "grant it"),
+        (
+            Fault::UnsupportedValue { rule: "r".into(), message: "write it otherwise".into() },
+            "write it otherwise",
+            "rule `r`: write it otherwise",
+        ),
+        (
+            Fault::InvalidCel { rule: "r".into(), message: "there is no `x`".into() },
+            "there is no `x`",
+            "rule `r`: the CEL expression does not compile: there is no `x`",
+        ),
+    ] {
+        assert_eq!((fault.message(), &*fault.to_string()), (message, whole));
+    }
+}
+
 #[test]
 fn warnings() {
-    let empty = Condition::Inline(Box::new(Inline {
-        mcp: Some(McpMatch { match_base_protocol: false, methods: Some(vec![]) }),
-        ..Inline::default()
-    }));
-    let warned = |policy| compiled([policy]).statuses[0].warnings.join("; ");
+    #[track_caller]
+    fn check(policy: Policy, expected: &[&str]) {
+        let warnings = compiled([policy]).statuses.remove(0).warnings;
+        assert_eq!(warnings.len(), expected.len(), "{warnings:?}");
+        for (warning, expected) in warnings.iter().zip(expected) {
+            assert!(warning.contains(expected), "`{expected}`: {warning}");
+        }
+    }
     let one = |source, condition| v1("p", 1, on_backend(), vec![rule("r", source, condition)]);
-    assert!(warned(one(Source::Anyone, empty)).contains("match nothing"));
-    assert!(warned(one(Source::Spiffe("spiffe:/x".into()), Condition::Anything)).contains("match nothing"));
-    assert_eq!(warned(one(account("agent"), Condition::Anything)), "");
-    let rules = vec![rule("r", Source::Anyone, Condition::Anything)];
-    assert!(warned(ext("e", 1, on_backend(), rules)).contains("pass without"));
-    assert_eq!(warned(ext("e", 1, on_backend(), vec![])), "");
+    let with = |part: &dyn Fn(&mut Inline)| {
+        let mut inline = Inline::default();
+        part(&mut inline);
+        Condition::Inline(Box::new(inline))
+    };
+    let mcp = |match_base_protocol, methods| {
+        with(&|i| i.mcp = Some(McpMatch { match_base_protocol, methods: Option::clone(&methods) }))
+    };
+    let get = || Some(vec![HttpMethod("GET".into())]);
+    let get_and_post = || Some(vec![HttpMethod("GET".into()), HttpMethod("POST".into())]);
+    let true_where = |methods| Condition::Cel {
+        expression: "true".into(),
+        inline: Some(Box::new(Inline { methods, ..Inline::default() })),
+    };
+    // A rule that can match nothing, and which.
+    for (condition, expected) in [
+        (Condition::Anything, &[][..]),
+        (tools(&[]), &["rule `r` can match nothing: its list of tools is empty"]),
+        (tools(&["t"]), &[]),
+        (mcp(false, Some(vec![])), &["rule `r` can match nothing: `mcp.methods` is empty"]),
+        (mcp(true, Some(vec![])), &[]),
+        (mcp(false, None), &[]),
+        (with(&|i| i.methods = Some(vec![])), &["can match nothing: `methods` is empty"]),
+        (with(&|i| i.paths = Some(vec![])), &["can match nothing: `paths` is empty"]),
+        (with(&|i| i.hosts = Some(vec![])), &["can match nothing: `hosts` is empty"]),
+        (with(&|i| i.ports = Some(vec![])), &["can match nothing: `ports` is empty"]),
+        (with(&|i| i.methods = get()), &[]),
+        (with(&|i| i.paths = Some(vec![PathMatch::Exact("/".into())])), &[]),
+        (with(&|i| i.hosts = Some(vec![HostMatch::Exact("h".into())])), &[]),
+        (with(&|i| i.ports = Some(vec![1])), &[]),
+        (cel("true"), &[]),
+        (true_where(None), &[]),
+        (true_where(get()), &["add POST to `methods`"]),
+        (true_where(get_and_post()), &[]),
+        (true_where(Some(vec![])), &["can match nothing: `methods` is empty"]),
+    ] {
+        let dialect =
+            if matches!(condition, Condition::Tools(_)) { Dialect::V0Alpha0 } else { Dialect::V1Alpha1 };
+        check(Policy { dialect, ..one(account("agent"), condition) }, expected);
+    }
+    // A source that no certificate can carry.
+    let no_account = Source::ServiceAccount(NamespacedName::new("ns", "not an account"));
+    for (source, expected) in [
+        (Source::Anyone, &[][..]),
+        (Source::Spiffe(AGENT.into()), &[]),
+        (Source::Spiffe("spiffe:/x".into()), &["`spiffe:/x` is not a SPIFFE ID"]),
+        (no_account, &["`ns/not an account` is not a ServiceAccount"]),
+    ] {
+        check(one(source, Condition::Anything), expected);
+    }
+    // What passes without the authorizer.
+    let rules = || vec![rule("r", Source::Anyone, Condition::Anything)];
+    check(ext("e", 1, on_backend(), rules()), &["pass without"]);
+    check(ext("e", 1, on_backend(), vec![]), &[]);
+    check(v1("p", 1, on_backend(), rules()), &[]);
 }

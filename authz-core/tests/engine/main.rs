@@ -1,7 +1,9 @@
 //! The engine from outside: tables by section of the specification, and properties.
 mod acceptance;
 mod common;
+mod explained;
 mod generators;
+mod lists;
 #[expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -11,3 +13,4 @@ mod naive;
 mod properties;
 mod v0alpha0;
 mod v1alpha1;
+mod written;

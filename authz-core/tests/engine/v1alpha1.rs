@@ -40,6 +40,7 @@ fn mcp_methods() {
         (&category, "prompts/list", "{}", Allow),
         (&category, "promptsx/get", r#"{"name":"x"}"#, Deny),
         (&category, "prompts", "{}", Deny),
+        (&category, "prompts/", "{}", Deny),
         (&category, "resources/read", r#"{"uri":"file:///a"}"#, Allow),
         (&category, "resources/read", r#"{"uri":"file:///b"}"#, Deny),
         (&category, "resources/read", r#"{"uri":"file:///b","name":"file:///a"}"#, Deny),
@@ -168,7 +169,11 @@ fn http_parts() {
     check(&headers, &get.clone().header("x-tenant", b"a").header("x-env", b"\xff"), Deny);
 
     let hosts = l7(&|i| {
-        i.hosts = Some(vec![HostMatch::Wildcard("example.com".into()), HostMatch::Exact("exact.org".into())]);
+        i.hosts = Some(vec![
+            HostMatch::Wildcard("example.com".into()),
+            HostMatch::Exact("exact.org".into()),
+            HostMatch::Exact("[2001:db8::1]".into()),
+        ]);
         i.ports = Some(vec![10001]);
     });
     for (host, port, expected) in [
@@ -177,16 +182,68 @@ fn http_parts() {
         ("example.com", 10001, Deny),
         (".example.com", 10001, Deny),
         ("xexample.com", 10001, Deny),
+        ("a.example.org", 10001, Deny),
+        ("a.example.com.evil.org", 10001, Deny),
         ("EXACT.org", 10001, Allow),
         ("exact.org.", 10001, Deny),
         ("user@exact.org", 10001, Deny),
         ("exact.org:x", 10001, Deny),
         ("[::1]:443", 10001, Deny),
+        ("[2001:db8::1]:443", 10001, Allow),
+        ("[2001:DB8::1]", 10001, Allow),
+        ("[2001:db8::1", 10001, Deny),
+        ("[2001:db8::1]x", 10001, Deny),
+        ("[2001:db8::1]:x", 10001, Deny),
         ("", 10001, Deny),
         ("exact.org", 10003, Deny),
     ] {
         check(&hosts, &Ask { host: host.into(), port, ..get.clone() }, expected);
     }
+}
+
+/// `Mcp-Name` and its like say what they like under a revision that does not compare them with the body.
+#[test]
+fn headers_that_mirror_the_body() {
+    let with_revision = |method: &str, params: &str| {
+        let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#;
+        Ask::mcp(Some(AGENT), method, &format!("{{{params},{meta}}}"))
+    };
+    let compared = with_revision("tools/call", r#""name":"t""#);
+    let not_compared = Ask::call(AGENT, "t");
+    for name in ["mcp-name", "mcp-method", "mcp-param-x"] {
+        let value = StringMatch::Exact("a".into());
+        let conditions = [
+            inline(Inline {
+                headers: Some(vec![HeaderMatch { name: name.into(), value }]),
+                ..Inline::default()
+            }),
+            cel(&format!("request.headers['{name}'] == 'a'")),
+        ];
+        for condition in conditions {
+            let allowing = allowing(condition.clone());
+            let delegating =
+                compiled([ext("e", 1, on_gateway(), vec![rule("r", Source::Anyone, condition)])]).engine;
+            for (ask, value, allows, delegates) in [
+                (&compared, b"a", Allow, Delegate),
+                (&compared, b"b", Deny, Allow),
+                (&not_compared, b"a", Deny, Delegate),
+                (&not_compared, b"b", Deny, Delegate),
+            ] {
+                let ask = ask.clone().header(name, value);
+                check(&allowing, &ask, allows);
+                check(&delegating, &ask, delegates);
+            }
+        }
+    }
+    // A header of another name is what it is, and one that is missing says nothing.
+    let other = |name: &str| {
+        let value = StringMatch::Exact("a".into());
+        inline(Inline { headers: Some(vec![HeaderMatch { name: name.into(), value }]), ..Inline::default() })
+    };
+    check(&allowing(other("mcp-other")), &not_compared.clone().header("mcp-other", b"a"), Allow);
+    let missing =
+        compiled([ext("e", 1, on_gateway(), vec![rule("r", Source::Anyone, other("mcp-name"))])]).engine;
+    check(&missing, &not_compared, Allow);
 }
 
 #[test]
@@ -235,7 +292,13 @@ fn external_auth_counts_what_it_cannot_tell_as_matching() {
         (on_header.clone(), call.clone().header("x", b"b"), Allow),
         (on_header, call.clone().header("x", b"\xff"), Delegate),
         (on_host.clone(), Ask { host: "h.example.".into(), ..call.clone() }, Delegate),
-        (on_host, Ask { host: "other".into(), ..call }, Allow),
+        (on_host.clone(), Ask { host: "a..b".into(), ..call.clone() }, Delegate),
+        (on_host.clone(), Ask { host: "user@other".into(), ..call.clone() }, Delegate),
+        (on_host.clone(), Ask { host: "other:x".into(), ..call.clone() }, Delegate),
+        (on_host.clone(), Ask { host: "[::z]".into(), ..call.clone() }, Delegate),
+        (on_host.clone(), Ask { host: "[::1]x".into(), ..call.clone() }, Delegate),
+        (on_host.clone(), Ask { host: "[::1]:443".into(), ..call.clone() }, Allow),
+        (on_host, Ask { host: "other:443".into(), ..call }, Allow),
     ] {
         check(&delegating(condition), &ask, expected);
     }
@@ -303,38 +366,6 @@ fn default_action() {
         };
         check_with(DefaultAction::Allow, allow);
         check_with(DefaultAction::Deny, deny);
-    }
-}
-
-#[test]
-fn lists() {
-    let rules = vec![
-        rule("listed", account("agent"), tools(&["get-sum"])),
-        rule("by-name", account("agent"), cel("request.mcp.tool_name == 'by-name'")),
-        rule(
-            "by-argument",
-            account("agent"),
-            cel("request.mcp.tool_name == 'arg' && request.mcp.arguments.a == 1"),
-        ),
-        rule("delegated", account("asked"), Condition::ExternalAuth(authorizer("authz"))),
-    ];
-    let engine = compiled([v0("p", 1, on_backend(), rules)]).engine;
-    let levels = engine.levels(&gateway(), Some(&backend()));
-    for (identity, tool, expected) in [
-        (Some(AGENT), "get-sum", true),
-        (Some(AGENT), "by-name", true),
-        (Some(AGENT), "arg", true),
-        (Some(AGENT), "echo", false),
-        (Some(OTHER), "get-sum", false),
-        (Some("spiffe://cluster.local/ns/ns/sa/asked"), "anything", true),
-        (None, "get-sum", false),
-    ] {
-        let identity = identity.map(|id| id.parse().unwrap());
-        assert_eq!(
-            engine.could_call(levels, identity.as_ref(), "https", tool),
-            expected,
-            "{identity:?} {tool}"
-        );
     }
 }
 
