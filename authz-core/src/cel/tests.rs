@@ -4,22 +4,23 @@ use spiffe_id::SpiffeId;
 use super::{Arguments, Call, Expression, Facts, eval::Budget, value::EvalError};
 use crate::Http;
 
+const AGENT: &str = "spiffe://cluster.local/ns/team-a/sa/agent";
+const ARGUMENTS: &str = r#"{"amount":50,"rate":1.5,"big":18446744073709551615,"neg":-3,"who":"bob","tags":["x","y"],
+    "nested":{"deep":[{"k":"v"}]},"none":null,"yes":true,"e":1e2,"esc":"a\u0062"}"#;
+
 /// What the expression yields for a call of `transfer`: `"true"`, `"false"`, or the error's text.
-fn outcome(source: &str) -> String {
+fn outcome_of(source: &str, identity: Option<&str>, arguments: Option<&str>) -> String {
     let expression = match Expression::compile(source) {
         Ok(expression) => expression,
         Err(error) => return format!("does not compile: {error}"),
     };
-    let identity: SpiffeId = "spiffe://cluster.local/ns/team-a/sa/agent".parse().unwrap();
+    let identity: Option<SpiffeId> = identity.map(|id| id.parse().unwrap());
     let mut headers = HeaderMap::new();
     for (name, value) in [("x-tenant", "a"), ("x-two", "1"), ("x-two", "2")] {
         headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     headers.append("x-raw", HeaderValue::from_bytes(b"\xff").unwrap());
-    let arguments = Arguments::new(Some(
-        r#"{"amount":50,"rate":1.5,"big":18446744073709551615,"neg":-3,"who":"bob","tags":["x","y"],
-            "nested":{"deep":[{"k":"v"}]},"none":null,"yes":true,"e":1e2,"esc":"a\u0062"}"#,
-    ));
+    let arguments = Arguments::new(arguments);
     let call = Call {
         http: Http {
             method: "POST",
@@ -32,8 +33,12 @@ fn outcome(source: &str) -> String {
         now: 1_795_435_994_000_000_000,
         arguments: &arguments,
     };
-    let facts = Facts { identity: Some(&identity), tool: "transfer", call: Some(call) };
+    let facts = Facts { identity: identity.as_ref(), tool: "transfer", call: Some(call) };
     expression.evaluate(facts).map_or_else(|error| error.to_string(), |value| value.to_string())
+}
+
+fn outcome(source: &str) -> String {
+    outcome_of(source, Some(AGENT), Some(ARGUMENTS))
 }
 
 #[track_caller]
@@ -74,6 +79,35 @@ fn variables() {
 }
 
 #[test]
+fn what_is_missing() {
+    let plain = Some("spiffe://cluster.local/agent");
+    for (source, identity, expected) in [
+        ("has(source.identity)", Some(AGENT), "true"),
+        ("has(source.identity)", plain, "true"),
+        ("has(source.identity)", None, "false"),
+        ("has(source.namespace) && has(source.service_account)", Some(AGENT), "true"),
+        ("has(source.namespace) || has(source.service_account)", plain, "false"),
+        ("has(source.namespace) || has(source.service_account)", None, "false"),
+        ("source.identity == 'spiffe://cluster.local/agent'", plain, "true"),
+        ("source.identity != 'x'", None, "no such key: `identity`"),
+        ("source.namespace != 'x'", plain, "no such key: `namespace`"),
+        ("source.service_account != 'x'", plain, "no such key: `service_account`"),
+    ] {
+        assert_eq!(outcome_of(source, identity, Some("{}")), expected, "`{source}` of {identity:?}");
+    }
+    for (source, arguments, expected) in [
+        ("has(request.mcp.arguments)", Some("{}"), "true"),
+        ("has(request.mcp.arguments)", None, "false"),
+        ("has(request.mcp.arguments.x)", Some("{}"), "false"),
+        ("has(request.mcp.arguments.x)", None, "no such key: `arguments`"),
+        ("request.mcp.arguments.size() == 0", Some("{}"), "true"),
+        ("request.mcp.arguments != {}", None, "no such key: `arguments`"),
+    ] {
+        assert_eq!(outcome_of(source, Some(AGENT), arguments), expected, "`{source}` of {arguments:?}");
+    }
+}
+
+#[test]
 fn names_that_do_not_exist_are_refused() {
     for source in [
         "foo == 1",
@@ -93,33 +127,6 @@ fn names_that_do_not_exist_are_refused() {
     ] {
         check(source, "does not compile: ");
         assert!(outcome(source).contains("request.mcp.tool_name"), "{source}: {}", outcome(source));
-    }
-}
-
-#[test]
-fn what_types_show_is_refused() {
-    for source in [
-        "1",
-        "'x'",
-        "request.path",
-        "request.path + 'x'",
-        "size(request.path)",
-        "[1]",
-        "request.headers",
-        "request.time",
-        "true ? 1 : 2",
-        "!request.path",
-        "request.path && true",
-        "request.path > 1",
-        "request.path - 'x' == 'y'",
-        "request.path.foo == 1",
-        "request.time.startsWith('x')",
-        "'a' in 'abc'",
-        "request.path[0] == 'a'",
-        "request.path.exists(x, true)",
-        "[1].map(x, x)",
-    ] {
-        check(source, "does not compile: ");
     }
 }
 
@@ -161,6 +168,18 @@ fn numbers_compare_by_value() {
         ("9007199254740993 == 9007199254740992.0", "false"),
         ("9007199254740993 > 9007199254740992.0", "true"),
         ("-1 < 0u && 0u > -1", "true"),
+        // At the edges of each type, where a double is not the integer next to it.
+        (
+            "9223372036854775807 < 9223372036854775808.0 && 9223372036854775808.0 > 9223372036854775807",
+            "true",
+        ),
+        ("9223372036854775807 == 9223372036854775808.0", "false"),
+        ("-9223372036854775808 == -9223372036854775808.0", "true"),
+        ("-9223372036854775808 > -9223372036854777856.0", "true"),
+        ("18446744073709551615u == 18446744073709551616.0", "false"),
+        ("0u == 0.0 && 0u == -0.0 && 0 == -0.0 && 0u > -0.5 && 0 > -0.5", "true"),
+        ("9223372036854775808u > 9223372036854775807 && 9223372036854775807 < 9223372036854775808u", "true"),
+        ("3 == 3u && 3u == 3 && 3 <= 3u && 3u >= 3 && 3 != 4u && 3.0 == 3u && 3u == 3.0", "true"),
         ("-1.5 < -1 && -1 > -1.5 && 1 < 1.5 && 1.5 > 1u", "true"),
         ("request.mcp.arguments.e == 100", "true"),
         ("0.0 / 0.0 == 0.0 / 0.0", "false"),
@@ -243,6 +262,13 @@ fn functions_and_macros() {
         ("request.time > timestamp('2026-01-01T00:00:00Z')", "true"),
         ("request.time.getHours() == 12 && request.time.getHours('+02:00') == 14", "true"),
         ("request.time.getDayOfWeek() == 1 && request.time.getFullYear() == 2026", "true"),
+        ("request.time.getMonth() == 10 && request.time.getDate() == 23", "true"),
+        ("request.time.getDayOfMonth() == 22 && request.time.getDayOfYear() == 326", "true"),
+        ("request.time.getMinutes() == 13 && request.time.getSeconds() == 14", "true"),
+        (
+            "request.time.getMilliseconds() == 0 && timestamp('2026-01-01T00:00:00.5Z').getMilliseconds() == 500",
+            "true",
+        ),
         ("request.time - timestamp('2026-11-23T12:13:04Z') == duration('10s')", "true"),
         ("request.time + duration('1h') < request.time", "false"),
         ("duration('90m').getHours() == 1 && duration('90m').getMinutes() == 90", "true"),
@@ -257,6 +283,16 @@ fn conversions() {
     for (source, expected) in [
         ("uint(A.big) == A.big && uint(2.9) == 2u && uint('7') == 7u && uint(3) == 3u", "true"),
         ("int(A.big) == 1", "`int`: out of range"),
+        ("int(-1e300) == 1", "`int`: out of range"),
+        // The bounds themselves are out, as the specification has it.
+        ("int(9223372036854775808.0) == 1", "`int`: out of range"),
+        ("int(-9223372036854775808.0) == 1", "`int`: out of range"),
+        ("int(9223372036854774784.0) == 9223372036854774784", "true"),
+        ("int(-9223372036854774784.0) == -9223372036854774784", "true"),
+        ("int(0.0 / 0.0) == 0", "`int`: out of range"),
+        ("uint(18446744073709551616.0) == 1u", "`uint`: out of range"),
+        ("uint(18446744073709549568.0) == 18446744073709549568u", "true"),
+        ("uint(-0.5) == 0u", "`uint`: out of range"),
         ("uint(1e300) == 1u", "`uint`: out of range"),
         ("uint(A.neg) == 1u", "`uint`: out of range"),
         ("uint('x') == 1u", "`uint`: the text cannot be read"),
@@ -308,6 +344,8 @@ fn what_types_show_only_with_the_request_is_an_error() {
         ("dyn(request.time) < A.amount", "does not work on timestamp and int"),
         ("dyn(duration('1s')) < A.amount", "does not work on duration and int"),
         ("A.none + A.none == null", "does not work on null and null"),
+        ("A.tags + A.who == A.tags", "does not work on list and string"),
+        ("A.who + A.tags == A.tags", "does not work on string and list"),
         ("-A.who == 1", "`-` does not work on string"),
         ("A.tags['0'] == 'x'", "does not work on list and string"),
         ("A.amount[0] == 1", "does not work on int"),
@@ -343,6 +381,8 @@ fn values_of_every_type() {
         ),
         ("-A.amount == -50 && -A.rate == -1.5 && -duration('1s') + duration('1s') == duration('0s')", "true"),
         ("-(-9223372036854775807 - 1) > 0", "out of range"),
+        ("-(-9223372036854775808) > 0", "out of range"),
+        ("-(3) < 0 && -(1.5) < 0.0 && -(-1.5) > 0.0 && -duration('1s') < duration('0s')", "true"),
         ("false < A.yes && !(A.yes < true)", "true"),
         ("'a' < A.who && A.who < 'c' && A.who <= 'bob' && A.who >= 'bob'", "true"),
         ("A.none == null && A.yes == true && A.yes != false && A.none != A.yes", "true"),
@@ -367,30 +407,140 @@ fn values_of_every_type() {
     }
 }
 
+#[track_caller]
+fn check_refused(source: &str, expected: &str) {
+    let got = outcome(source);
+    assert!(
+        got.starts_with(&format!("does not compile: {expected}")),
+        "`{source}`: expected {expected}, got {got}"
+    );
+}
+
+#[test]
+fn what_types_show_is_refused() {
+    for (source, what) in [
+        ("1", "int"),
+        ("1u", "uint"),
+        ("1.5", "double"),
+        ("'x'", "string"),
+        ("null", "null"),
+        ("[1]", "list"),
+        ("{'a': 1}", "map"),
+        ("request.time", "timestamp"),
+        ("request.time - request.time", "duration"),
+        ("request.time + duration('1s')", "timestamp"),
+        ("request.path", "string"),
+        ("request.path + 'x'", "string"),
+        ("request.headers", "map"),
+        ("request.headers.x", "string"),
+        ("request.headers['x']", "string"),
+        ("size(request.path)", "int"),
+        ("true ? 1 : 2", "int"),
+        ("-(1.5)", "double"),
+        ("[1].map(x, x)", "list"),
+        ("[1].filter(x, true)", "list"),
+        ("request.time.getHours()", "int"),
+    ] {
+        check_refused(source, &format!("the result is {what}; write a condition that yields a bool"));
+        check_refused(&format!("{source} && true"), &format!("`&&` needs a bool, not {what}"));
+    }
+    for (source, expected) in [
+        ("!request.path", "`!` needs a bool, not string"),
+        ("true || 1", "`||` needs a bool, not int"),
+        ("1 ? true : false", "`?:` needs a bool, not int"),
+        ("[1].all(x, 1)", "`all` needs a bool, not int"),
+        ("[1].exists(x, 1)", "`exists` needs a bool, not int"),
+        ("[1].exists_one(x, 1)", "`exists_one` needs a bool, not int"),
+        ("[1].filter(x, 1) == []", "`filter` needs a bool, not int"),
+        ("[1].map(x, 1, x) == []", "`filter` needs a bool, not int"),
+        ("(1).exists(x, true)", "a macro needs a list or a map, not int"),
+        ("request.path.exists(x, true)", "a macro needs a list or a map, not string"),
+        ("request.path.foo == 1", "a string has no field `foo`"),
+        ("has(request.path.foo)", "a string has no field `foo`"),
+        ("-request.path == 1", "`-` does not work on string"),
+        ("-(1u) == 1", "`-` does not work on uint"),
+        ("'a' in 'abc'", "`in` does not work on string and string"),
+        ("[1] in 'abc'", "`in` does not work on list and string"),
+        ("request.path[0] == 'a'", "`[]` does not work on string and int"),
+        ("request.path < 1", "`<` does not work on string and int"),
+        ("1 <= request.path", "`<=` does not work on int and string"),
+        ("request.path > 1.5", "`>` does not work on string and double"),
+        ("request.path >= 1u", "`>=` does not work on string and uint"),
+        ("null < null", "`<` does not work on null and null"),
+        ("[1] < [2]", "`<` does not work on list and list"),
+        ("{'a': 1} < {'a': 2}", "`<` does not work on map and map"),
+        ("true < 1", "`<` does not work on bool and int"),
+        ("request.time < duration('1s')", "`<` does not work on timestamp and duration"),
+        ("1 + 1.0 == 2.0", "`+` does not work on int and double"),
+        ("request.time + request.time == request.time", "`+` does not work on timestamp and timestamp"),
+        ("request.path - 'x' == 'y'", "`-` does not work on string and string"),
+        ("duration('1s') - request.time == request.time", "`-` does not work on duration and timestamp"),
+        ("[1] - [1] == []", "`-` does not work on list and list"),
+        ("'a' * 2 == 'aa'", "`*` does not work on string and int"),
+        ("true / true == true", "`/` does not work on bool and bool"),
+        ("1.5 % 2.0 == 0.0", "`%` does not work on double and double"),
+        // The keys of headers and arguments are strings.
+        ("request.headers.exists(h, h > 1)", "`>` does not work on string and int"),
+        ("request.mcp.arguments.exists(key, key > 1)", "`>` does not work on string and int"),
+        ("size(1) == 1", "`size` does not work on int"),
+        ("(1).startsWith('a')", "`startsWith` does not work on int"),
+        ("request.path.startsWith(1)", "`startsWith` does not work on int"),
+        ("request.path.endsWith(true)", "`endsWith` does not work on bool"),
+        ("request.time.contains('x')", "`contains` does not work on timestamp"),
+        ("(1).matches('a')", "`matches` does not work on int"),
+        ("lowerAscii(1) == 'a'", "write `value.lowerAscii()`"),
+        ("(1).lowerAscii() == 'a'", "`lowerAscii` does not work on int"),
+        ("(1).upperAscii() == 'a'", "`upperAscii` does not work on int"),
+        ("int(true) == 1", "`int` does not work on bool"),
+        ("uint(request.time) == 1u", "`uint` does not work on timestamp"),
+        ("double(true) == 1.0", "`double` does not work on bool"),
+        ("string(1.5) == '1.5'", "`string` does not work on double"),
+        ("bool(1)", "`bool` does not work on int"),
+        ("timestamp(1.5) == request.time", "`timestamp` does not work on double"),
+        ("duration(1) == duration('1s')", "`duration` does not work on int"),
+        ("request.path.getHours() == 1", "`getHours` does not work on string"),
+    ] {
+        check_refused(source, expected);
+    }
+}
+
 #[test]
 fn what_is_refused_is_named() {
     for (source, expected) in [
-        ("[?A.x] == []", "does not compile: "),
-        ("{?'a': A.x} == {}", "does not compile: "),
-        ("-request.path == 1", "`-` does not work on string"),
-        ("request.path.size(1) == 1", "does not compile: "),
-        ("size(1) == 1", "`size` does not work on int"),
-        ("request.path.getHours() == 1", "`getHours` does not work on string"),
-        ("request.time.getHours(1, 2) == 1", "does not compile: write `timestamp.getHours()`"),
-        ("request.path.matches('a', 'b')", "takes one pattern"),
-        ("(1).matches('a')", "`matches` does not work on int"),
-        ("request == 1", "`request` is no value by itself"),
-        ("source == 1", "`source` is no value by itself"),
-        ("(1).exists(x, true)", "needs a list or a map, not int"),
-        ("null && true", "needs a bool, not null"),
-        ("1u && true", "needs a bool, not uint"),
-        ("1.5 && true", "needs a bool, not double"),
-        ("[1] && true", "needs a bool, not list"),
-        ("{'a': 1} && true", "needs a bool, not map"),
-        ("duration('1s') && true", "needs a bool, not duration"),
-        ("request.time && true", "needs a bool, not timestamp"),
+        ("[?request.path] == []", "it is not CEL at line 1, column "),
+        ("{?'a': request.path} == {}", "it is not CEL at line 1, column "),
+        ("true &&\n  && true", "it is not CEL at line 2, column "),
+        ("nope(1)", "there is no function or macro `nope`"),
+        ("nope(true, true, true)", "there is no function or macro `nope`"),
+        ("request.path.nope()", "there is no function or macro `nope`"),
+        ("type(1) == 1", "there is no function or macro `type`"),
+        ("b'x' == b'x'", "bytes are not supported; write a string"),
+        ("Foo{a: 1} == 1", "there is no type `Foo`"),
+        ("request == 1", "`request` is no value by itself; there is "),
+        ("request.mcp == 1", "`request.mcp` is no value by itself; there is "),
+        ("source == 1", "`source` is no value by itself; there is "),
+        ("foo == 1", "there is no variable `foo`; there is "),
+        ("request.nope == 1", "there is no variable `request.nope`; there is "),
+        ("request.mcp.nope == 1", "there is no variable `request.mcp.nope`; there is "),
+        ("has(source.nope)", "there is no variable `source.nope`; there is "),
+        ("size() == 1", "write `size(value)`"),
+        ("request.path.size(1) == 1", "write `size(value)`"),
+        ("size(request.path, 1) == 1", "write `size(value)`"),
+        ("'1'.int() == 1", "write `int(value)`"),
+        ("startsWith(request.path, 'x')", "write `value.startsWith(argument)`"),
+        ("request.path.startsWith()", "write `value.startsWith(argument)`"),
+        ("request.path.startsWith('a', 'b')", "write `value.startsWith(argument)`"),
+        (
+            "request.time.getHours(1, 2) == 1",
+            "write `timestamp.getHours()` or `timestamp.getHours('+02:00')`",
+        ),
+        ("getHours(request.time) == 1", "write `timestamp.getHours()` or `timestamp.getHours('+02:00')`"),
+        ("request.time.getHours('Europe/Berlin') == 1", "the time zone `Europe/Berlin` is not known"),
+        ("request.path.matches('a', 'b')", "`matches` takes one pattern"),
+        ("request.path.matches(request.method)", "`matches` takes one pattern"),
+        ("request.path.matches('(')", "the pattern `(` does not compile: "),
     ] {
-        check(&source.replace("A.", "request.mcp.arguments."), expected);
+        check_refused(source, expected);
     }
 }
 
@@ -401,6 +551,10 @@ fn evaluation_is_bounded() {
     // Doubling a string: the text that is copied counts.
     let doubling = "[1].map(x, 'abcdefgh')".to_owned() + &".map(s, s + s)".repeat(40) + "[0] == 'x'";
     check(&doubling, "more than 50000 steps");
+    // Doubling a list: the elements that are copied count.
+    let doubled = |times| format!("[{list}]{}[0].size() == {}", ".map(l, l + l)".repeat(times), 60 << times);
+    check(&doubled(8), "true");
+    check(&doubled(12), "more than 50000 steps");
     // A pattern whose automaton is large costs more by the byte: without that these take seconds.
     let long = "[1].map(x, 'abaabbab')".to_owned() + &".map(s, s + s)".repeat(12) + "[0]";
     check(&format!("{long}.matches('ab')"), "true");
@@ -408,6 +562,14 @@ fn evaluation_is_bounded() {
     // So does a long text that is looked up among the headers.
     let lookups = format!("[{long}].all(l, {list}.all(a, {list}.all(b, !(l in request.headers))))");
     check(&lookups, "more than 50000 steps");
+    // Texts of the same length are compared whole; of others the length says enough, or as much as both have.
+    check(&format!("[{long}].all(l, {list}.all(a, l == l))"), "more than 50000 steps");
+    check(&format!("[{long}].all(l, {list}.all(a, l != 'x'))"), "true");
+    check(&format!("[{long}].all(l, {list}.all(a, l <= l))"), "more than 50000 steps");
+    check(&format!("[{long}].all(l, {list}.all(a, l > 'a'))"), "true");
+    // A text that is searched for a text costs as both together do.
+    check(&format!("{long}.contains({long})"), "true");
+    check("'a'.contains('abc')", "false");
     // Nothing that comes after makes up for it.
     check(&format!("{list}.all(a, {list}.all(b, {list}.all(c, a == b))) || true"), "more than 50000 steps");
 }
@@ -459,6 +621,17 @@ fn sources_are_bounded() {
         let message = outcome(&source);
         assert!(message.len() < 900 && !message.contains('\n'), "{message}");
     }
+}
+
+#[test]
+fn the_longest_and_the_deepest_source() {
+    let of_bytes = |bytes: usize| format!("'{}' != ''", "x".repeat(bytes - "'' != ''".len()));
+    check(&of_bytes(4_096), "true");
+    check(&of_bytes(4_097), "does not compile: the expression has 4097 bytes; at most 4096 are accepted");
+    // The comparison is one level, each sum one, and its innermost number one.
+    let of_depth = |levels: usize| "1+".repeat(levels - 2) + "1 > 0";
+    check(&of_depth(128), "true");
+    check(&of_depth(129), "does not compile: it nests deeper than 128");
 }
 
 #[test]
