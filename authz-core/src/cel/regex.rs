@@ -220,12 +220,22 @@ mod tests {
     }
 
     #[test]
+    fn size_is_bounded() {
+        // Some 30 bytes for each `a`: at most 1 MiB.
+        assert!(anchored("(?:a{1000}){25}").is_ok());
+        let message = anchored("(?:a{1000}){45}").unwrap_err();
+        assert!(message.contains("too large"), "{message}");
+    }
+
+    #[test]
     fn perl_classes_are_ascii() {
         check(r"\d+", "42", true);
         check(r"\d+", "\u{664}\u{662}", false);
         check(r"\w+", "a_9", true);
         check(r"\w+", "\u{e9}", false);
         check(r"\W", "\u{e9}", true);
+        check(r"\D", "\u{664}", true);
+        check(r"\D", "7", false);
         check(r"\s", "\u{a0}", false);
         check(r"\S", "\u{a0}", true);
         check(r"[\w-]+", "a-b", true);
@@ -242,33 +252,66 @@ mod tests {
         check("[^]a]", "]", false);
         check("[a&&b]+", "a&b", true);
         check("[a~~b]+", "a~b", true);
+        check("[]a&&b]+", "]&b", true);
+        check("[^]a&&b]+", "x", true);
+        check("[^]a&&b]+", "&", false);
+        check(r"[]\d]+", "]7", true);
+        check("[(?{,]+", "(?{,", true);
+        check("[a-c-]+", "b-", true);
+        check("a--b&&~~]", "a--b&&~~]", true);
+        check("[a][[b]", "a[", true);
+        check("[[:digit:]&&a]+", "7&a", true);
         check("[[:alpha:]_]+", "ab_", true);
         check("[[:alpha:]_]+", "a1", false);
         check(r"[\]]", "]", true);
     }
 
     #[test]
+    fn flags_are_those_of_re2() {
+        check("(?i)abc", "aBc", true);
+        check("(?i:a)b", "Ab", true);
+        check("(?i:a)b", "AB", false);
+        check("(?s).", "\n", true);
+        check(".", "\n", false);
+        check("(?s-i:.)A", "\nA", true);
+        check("(?P<name>a)(?<other>b)(?:c)", "abc", true);
+        check(r"\(?a", "a", true);
+    }
+
+    #[test]
     fn refused() {
-        for pattern in [
-            "(",
-            "a)|(?:b",
-            "(?x)a # b",
-            "[",
-            r"a\",
-            "a(?=b)",
-            r"(a)\1",
-            r"\B",
-            r"\Qa\E",
-            "[a--b]",
-            "a{,3}",
-            "(?u)a",
-            "(a{1000}){1000}",
-            "*a",
-            r"\<a",
+        // What is read otherwise than in RE2, and what is no expression of either.
+        for (pattern, why) in [
+            (r"a\", "it ends in a backslash"),
+            (r"\B", r"`\B` is not supported"),
+            (r"\Qa\E", r"`\Q` is not supported"),
+            (r"a\E", r"`\E` is not supported"),
+            (r"\C", r"`\C` is not supported"),
+            (r"\<a", r"`\<` is not RE2 syntax"),
+            (r"a\>", r"`\>` is not RE2 syntax"),
+            (r"\u{e9}", r"`\u` is not RE2 syntax"),
+            (r"\U000000e9", r"`\U` is not RE2 syntax"),
+            (r"a\Z", r"`\Z` is not RE2 syntax"),
+            ("[a--b]", "`--` in a class is not supported"),
+            ("a{,3}", "`{,` is not supported"),
+            ("(?x)a # b", "the flag `x` is not RE2 syntax"),
+            ("(?u)a", "the flag `u` is not RE2 syntax"),
+            ("(?R)a", "the flag `R` is not RE2 syntax"),
+            ("(?i-x:a)", "the flag `x` is not RE2 syntax"),
+            ("a(?=b)", "the flag `=` is not RE2 syntax"),
+            ("(", ""),
+            ("a)|(?:b", ""),
+            ("[", ""),
+            (r"(a)\1", ""),
+            ("(a{1000}){1000}", "too large"),
+            ("*a", ""),
+            (r"[\b]", ""),
         ] {
-            assert!(anchored(pattern).is_err(), "`{pattern}`");
             let message = anchored(pattern).unwrap_err();
-            assert!(!message.is_empty() && !message.contains('\n'), "`{pattern}`: {message}");
+            assert!(
+                !message.is_empty() && !message.contains('\n') && message.contains(why),
+                "`{pattern}`: {message}"
+            );
         }
     }
 }
