@@ -197,29 +197,62 @@ mod tests {
 
     #[test]
     fn refused() {
-        for pattern in [
-            "(",
-            "a)",
-            "[a",
-            "a**",
-            "*a",
-            "a{",
-            "a{1000}",
-            r"\pL",
-            r"\x41",
-            r"a\b",
-            "[[:alpha:]]",
-            "[a&&b]",
-            "\u{e9}",
-            "(?P<n>a)",
-            "(?x)a",
-            "(?u:a)",
-            "a{2}{60}",
-            &"a".repeat(91),
-            &"(".repeat(30),
+        let flags = "of `(?` only `(?:`, `(?i)` and `(?s)` are read alike";
+        let large = "it is too large; shorten it or its repetitions";
+        for (pattern, why) in [
+            ("(", "a group is not closed"),
+            ("(?:a", "a group is not closed"),
+            ("a)", "a group is closed that was not opened"),
+            ("[a", "a class is not closed"),
+            ("[]", "write `\\]` in a class"),
+            ("[[:alpha:]]", "write `\\[` in a class"),
+            ("[a&&b]", "write `\\&` in a class"),
+            ("[a~~b]", "write `\\~` in a class"),
+            ("[a--b]", "write `\\-` in a class"),
+            ("[\u{e9}]", "only ASCII is read alike"),
+            ("\u{e9}", "only ASCII is read alike"),
+            ("a**", "a repetition is repeated"),
+            ("a{2}{60}", "a repetition is repeated"),
+            ("*a", "`*` repeats nothing; write `\\*`"),
+            ("a|+", "`+` repeats nothing; write `\\+`"),
+            ("(?:?)", "`?` repeats nothing; write `\\?`"),
+            ("}", "`}` repeats nothing; write `\\}`"),
+            ("a]", "`]` repeats nothing; write `\\]`"),
+            ("a{", "a repetition begins with a number"),
+            ("a{,2}", "a repetition begins with a number"),
+            ("a{2", "a repetition is not closed"),
+            ("a{2,3", "a repetition is not closed"),
+            ("a{2,3;}", "a repetition is not closed"),
+            (r"\pL", "an escape in it is not read alike"),
+            (r"\x41", "an escape in it is not read alike"),
+            (r"a\b", "an escape in it is not read alike"),
+            (r"[\b]", "an escape in it is not read alike"),
+            (r"a\", "an escape in it is not read alike"),
+            ("(?P<n>a)", flags),
+            ("(?x)a", flags),
+            ("(?u:a)", flags),
+            ("(?i", flags),
+            ("a{1000}", large),
+            ("a{46}", large),
+            ("a{1,46}", large),
+            ("(?:a{9}){9}", large),
+            ("a{99999999999999999999}", large),
+            (&"a".repeat(91), large),
+            (&format!("{}{}", "(".repeat(21), ")".repeat(21)), "it nests too deep"),
         ] {
-            let message = checked(pattern).unwrap_err();
-            assert!(message.contains(pattern) && message.contains("Envoy"), "{message}");
+            let expected = format!("the regular expression `{pattern}` cannot be given to Envoy: {why}");
+            assert_eq!(checked(pattern), Err(expected));
+        }
+    }
+
+    /// As large, and as deep, as is given to Envoy.
+    #[test]
+    fn at_the_limits() {
+        let nested = format!("{}a{}", "(".repeat(20), ")".repeat(20));
+        for pattern in
+            ["a".repeat(90), "a{45}".to_owned(), "a{44,45}".to_owned(), "a{44,}".to_owned(), nested]
+        {
+            assert_eq!(checked(&pattern), Ok(pattern.as_str()));
         }
     }
 

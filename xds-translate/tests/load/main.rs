@@ -6,7 +6,12 @@
     clippy::string_slice,
     reason = "a test that cannot go on should fail there"
 )]
-use xds_translate::{Inserted, ObjectRef, Objects};
+use xds_translate::Objects;
+
+mod filters;
+mod gateways;
+mod routes;
+mod server;
 
 /// Adds `text` and compares the violations, one per line.
 #[track_caller]
@@ -20,6 +25,31 @@ fn check(text: &str, expected: &[&str]) {
         }
     };
     assert_eq!(found, expected, "{text}");
+}
+
+/// A document of one kind with this `spec`.
+fn document(kind: &str, spec: &str) -> String {
+    let namespace = if kind == "GatewayClass" { "" } else { ", namespace: ns" };
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: {kind}\nmetadata: {{name: o{namespace}}}\nspec: {spec}\n"
+    )
+}
+
+/// What is wrong with such a document: `field: message`, in order.
+#[track_caller]
+fn check_spec(kind: &str, spec: &str, expected: &[(&str, &str)]) {
+    let name = if kind == "GatewayClass" { "o" } else { "ns/o" };
+    let expected: Vec<_> = expected
+        .iter()
+        .map(|(field, message)| format!("f.yaml, document 1, {kind} {name}, {field}: {message}"))
+        .collect();
+    let expected: Vec<_> = expected.iter().map(String::as_str).collect();
+    check(&document(kind, spec), &expected);
+}
+
+/// `item` as often as this, with `#` as its number.
+fn many(count: usize, item: &str) -> String {
+    (0..count).map(|index| item.replace('#', &index.to_string())).collect::<Vec<_>>().join(", ")
 }
 
 fn gateway(listeners: &str) -> String {
@@ -59,6 +89,123 @@ fn yaml() {
     check(
         "apiVersion: v1\nkind: Service\nmetadata: {name: a}\n---\napiVersion: v1\nkind: Service\nmetadata: {namespace: b}\n",
         &["f.yaml, document 2, Service b/, metadata.name: is missing; give the object a name"],
+    );
+    // After an error of syntax nothing more can be read.
+    check(
+        "a: [\n---\na: [\n",
+        &[
+            "f.yaml, document 1: did not find expected node content at line 2 column 1, while parsing a flow node",
+        ],
+    );
+}
+
+/// What JSON has no form for.
+#[test]
+fn values_of_yaml_alone() {
+    let labelled = |labels: &str| {
+        format!("apiVersion: v1\nkind: Service\nmetadata: {{name: a, namespace: n, labels: {{{labels}}}}}\n")
+    };
+    // Keys that YAML reads as something else are strings, as with `kubectl`.
+    check(&labelled("true: x, 1: y, k: z"), &[]);
+    check(&labelled("1: x, '1': y"), &["f.yaml, document 1: the key `1` is given twice; keep one"]);
+    check(
+        &labelled("k: .inf"),
+        &["f.yaml, document 1: `.inf` is no JSON number; quote it or write a finite number"],
+    );
+    check(&labelled("[a]: x"), &["f.yaml, document 1: a key is neither a string nor a scalar; quote it"]);
+    // Numbers keep their value: these are wrong as labels, and nothing else.
+    for number in ["18446744073709551615", "-1", "1.5"] {
+        let r#type = if number.contains('.') { "floating point" } else { "integer" };
+        check(
+            &labelled(&format!("k: {number}")),
+            &[&format!(
+                "f.yaml, document 1, Service n/a, metadata.labels.k: invalid type: {} `{number}`, expected a string",
+                r#type
+            )],
+        );
+    }
+}
+
+#[test]
+fn names() {
+    let check = |kind: &str, metadata: &str, described: &str, expected: &[&str]| {
+        let expected: Vec<_> =
+            expected.iter().map(|text| format!("f.yaml, document 1, {kind} {described}, {text}")).collect();
+        let expected: Vec<_> = expected.iter().map(String::as_str).collect();
+        check(&format!("apiVersion: v1\nkind: {kind}\nmetadata: {{{metadata}}}\n"), &expected);
+    };
+    let long = |length: usize| "a".repeat(length);
+    let name = "is no name; use lower case letters, digits and `-`";
+    check("Secret", "name: a.b-c.1", "default/a.b-c.1", &[]);
+    for bad in ["A", "a_b", "-a", "a-", "a..b"] {
+        check(
+            "Secret",
+            &format!("name: {bad}, namespace: n"),
+            &format!("n/{bad}"),
+            &[&format!("metadata.name: `{bad}` {name}")],
+        );
+    }
+    let (longest, longer) = (long(253), long(254));
+    check("Secret", &format!("name: {longest}"), "", &[]);
+    check(
+        "Secret",
+        &format!("name: {longer}"),
+        &format!("default/{longer}"),
+        &[&format!("metadata.name: `{longer}` {name}")],
+    );
+    // A namespace is a label: no dots, 63 characters.
+    for namespace in ["a.b".to_owned(), long(64)] {
+        check(
+            "Namespace",
+            &format!("name: {namespace}"),
+            &namespace,
+            &[&format!("metadata.name: `{namespace}` {name}")],
+        );
+        check(
+            "Secret",
+            &format!("name: s, namespace: {namespace}"),
+            &format!("{namespace}/s"),
+            &[&format!(
+                "metadata.namespace: `{namespace}` is no namespace; use lower case letters, digits and `-`"
+            )],
+        );
+    }
+    check("Namespace", &format!("name: {}", long(63)), "", &[]);
+    check(
+        "Namespace",
+        "name: a, namespace: b",
+        "b/a",
+        &["metadata.namespace: this kind has no namespace; remove `b`"],
+    );
+}
+
+#[test]
+fn objects_without_their_parts() {
+    for metadata in ["", "metadata: {}\n", "metadata: {name: ''}\n"] {
+        check(
+            &format!("apiVersion: v1\nkind: Secret\n{metadata}"),
+            &["f.yaml, document 1, Secret, metadata.name: is missing; give the object a name"],
+        );
+    }
+    for kind in ["GatewayClass", "Gateway", "HTTPRoute", "ReferenceGrant", "BackendTLSPolicy"] {
+        let namespace = if kind == "GatewayClass" { "" } else { "default/" };
+        check(
+            &format!("apiVersion: gateway.networking.k8s.io/v1\nkind: {kind}\nmetadata: {{name: o}}\n"),
+            &[&format!("f.yaml, document 1, {kind} {namespace}o, spec: is missing; add it")],
+        );
+    }
+    // Beside `spec` there is nothing.
+    check(
+        &format!("{}data: {{}}\n", document("GatewayClass", "{controllerName: a.b/c}")),
+        &[
+            "f.yaml, document 1, GatewayClass o, data: is no field of this kind; check the spelling and the indentation",
+        ],
+    );
+    check(
+        &format!("{}data: {{}}\nstatus: {{}}\n", document("HTTPRoute", "{}")),
+        &[
+            "f.yaml, document 1, HTTPRoute ns/o, data: is no field of this kind; check the spelling and the indentation",
+        ],
     );
 }
 
@@ -124,115 +271,27 @@ fn unknown_fields_and_wrong_types() {
     );
 }
 
+/// Fields of the experimental channel are stored, those that no channel has are refused.
 #[test]
-fn rules_of_gateways() {
-    let at = |field: &str, message: &str| format!("f.yaml, document 1, Gateway ns/g, {field}: {message}");
-    check(
-        &gateway("  - {name: l, port: 0, protocol: HTTP}\n"),
-        &[&at("spec.listeners[0].port", "must be 1 to 65535, not `0`")],
+fn fields_of_the_experimental_channel() {
+    check_spec(
+        "Gateway",
+        "{gatewayClassName: c, defaultScope: All, listeners: [{name: l, port: 80, protocol: HTTP}]}",
+        &[],
     );
-    check(
-        &gateway("  - {name: l, port: 80, protocol: HTTP}\n  - {name: l, port: 81, protocol: HTTP}\n"),
-        &[&at("spec.listeners[1].name", "Listener name must be unique within the Gateway")],
+    check_spec(
+        "HTTPRoute",
+        "{useDefaultGateways: All, rules: [{retry: {attempts: 2}, sessionPersistence: {type: Cookie}}]}",
+        &[],
     );
-    check(
-        &gateway("  - {name: l, port: 80, protocol: HTTP}\n  - {name: m, port: 80, protocol: HTTP}\n"),
-        &[&at(
-            "spec.listeners[1]",
-            "Combination of port, protocol and hostname must be unique for each listener",
-        )],
+    check_spec(
+        "HTTPRoute",
+        "{rules: [{retries: {}}], retry: {}}",
+        &[
+            ("spec.retry", "is no field of this kind; check the spelling and the indentation"),
+            ("spec.rules[0].retries", "is no field of this kind; check the spelling and the indentation"),
+        ],
     );
-    check(
-        &gateway("  - {name: l, port: 443, protocol: HTTPS, tls: {}}\n"),
-        &[&at(
-            "spec.listeners[0].tls",
-            "certificateRefs or options must be specified when mode is Terminate; \
-             leave `tls` out to serve with the gateway's SPIFFE certificate",
-        )],
-    );
-    check(
-        &gateway("  - {name: l, port: 443, protocol: HTTPS, tls: {mode: Passthrough}}\n"),
-        &[&at("spec.listeners[0].tls.mode", "tls mode must be Terminate for protocol HTTPS")],
-    );
-    check(
-        &gateway("  - {name: l, port: 80, protocol: HTTP, hostname: 'Example.com'}\n"),
-        &[&at(
-            "spec.listeners[0].hostname",
-            "`Example.com` is no host name; use lower case, perhaps with a leading `*.`",
-        )],
-    );
-    check(
-        &gateway("  - {name: l, port: 80, protocol: HTTP, tls: {certificateRefs: [{name: s}]}}\n"),
-        &[&at("spec.listeners[0].tls", "tls must not be specified for protocols ['HTTP', 'TCP', 'UDP']")],
-    );
-}
-
-#[test]
-fn rules_of_routes() {
-    let at = |field: &str, message: &str| format!("f.yaml, document 1, HTTPRoute ns/r, {field}: {message}");
-    let one = "spec.rules[0]";
-    check(
-        &route("matches: [{path: {value: x}}]"),
-        &[&at(
-            &format!("{one}.matches[0].path.value"),
-            "value must be an absolute path and start with '/' when type one of ['Exact', 'PathPrefix'], not `x`",
-        )],
-    );
-    check(
-        &route("matches: [{path: {value: /a//b}}]"),
-        &[&at(
-            &format!("{one}.matches[0].path.value"),
-            "must not contain '//' when type one of ['Exact', 'PathPrefix'], not `/a//b`",
-        )],
-    );
-    check(&route("matches: [{path: {type: RegularExpression, value: '.*'}}]"), &[]);
-    check(
-        &route("backendRefs: [{name: s}]"),
-        &[&at(&format!("{one}.backendRefs[0].port"), "Must have port for Service reference")],
-    );
-    check(
-        &route(
-            "filters: [{type: URLRewrite, urlRewrite: {hostname: a}}, {type: RequestRedirect, requestRedirect: {hostname: a}}]",
-        ),
-        &[&at(
-            &format!("{one}.filters"),
-            "May specify either httpRouteFilterRequestRedirect or httpRouteFilterRequestRewrite, but not both",
-        )],
-    );
-    check(
-        &route("filters: [{type: URLRewrite}]"),
-        &[&at(
-            &format!("{one}.filters[0]"),
-            "filter.urlRewrite must be specified for URLRewrite filter.type",
-        )],
-    );
-    check(
-        &route("filters: [{type: Teleport}]"),
-        &[&at(
-            &format!("{one}.filters"),
-            "unsupported value `Teleport`; use one of the filter types of the Gateway API",
-        )],
-    );
-    check(
-        &route(
-            "{matches: [{path: {type: Exact, value: /a}}], \
-             filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /}}}]}",
-        ),
-        &[&at(
-            &format!("{one}.filters[0].path"),
-            "When using URLRewrite filter with path.replacePrefixMatch, exactly one PathPrefix match must be specified",
-        )],
-    );
-    check(
-        &route("timeouts: {request: 1s, backendRequest: 2s}"),
-        &[&at(&format!("{one}.timeouts"), "backendRequest timeout cannot be longer than request timeout")],
-    );
-    check(
-        &route("timeouts: {request: soon}"),
-        &[&at(&format!("{one}.timeouts.request"), "`soon` is no duration; write it as `10s` or `1m30s`")],
-    );
-    // The experimental channel stores these; a condition says that they have no effect.
-    check(&route("{retry: {attempts: 2}, sessionPersistence: {type: Cookie}}"), &[]);
 }
 
 #[test]
@@ -288,38 +347,4 @@ fn yaml_aliases_and_merges() {
     let text = "apiVersion: v1\nkind: Service\nmetadata: {name: a, labels: &l {x: y}}\nspec: {selector: *l, ports: [{port: 1}]}\n";
     objects.add_yaml("a.yaml", text).unwrap();
     assert_eq!(objects.len(), 1);
-}
-
-#[test]
-fn objects_of_an_api_server_are_never_skipped() {
-    let mut objects = Objects::default();
-    let policy = serde_json::json!({
-        "apiVersion": "agentic.networking.x-k8s.io/v1alpha1", "kind": "XAccessPolicy",
-        "metadata": {"name": "p", "namespace": "n"},
-        "spec": {"action": "Perhaps", "targetRefs": []},
-    });
-    assert!(matches!(objects.insert(&policy), Inserted::Unreadable { .. }));
-    assert_eq!(objects.len(), 1);
-    let pod = serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}});
-    assert_eq!(objects.insert(&pod), Inserted::OtherKind);
-    let nameless = serde_json::json!({"apiVersion": "v1", "kind": "Service", "metadata": {}});
-    assert!(matches!(objects.insert(&nameless), Inserted::Refused { .. }));
-    let service = serde_json::json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": "n", "newField": 1}, "spec": {"newField": 1},
-    });
-    // An API server may know fields that we do not.
-    assert_eq!(objects.insert(&service), Inserted::Stored);
-    assert_eq!(objects.insert(&service), Inserted::Stored);
-    assert_eq!(objects.len(), 2);
-
-    let reference = |group: &str, kind: &str, name: &str| ObjectRef {
-        group: group.to_owned(),
-        kind: kind.to_owned(),
-        namespace: "n".to_owned(),
-        name: name.to_owned(),
-    };
-    assert!(objects.remove(&reference("agentic.networking.x-k8s.io", "XAccessPolicy", "p")));
-    assert!(!objects.remove(&reference("agentic.prototype.x-k8s.io", "XAccessPolicy", "p")));
-    assert!(objects.remove(&reference("", "Service", "s")));
-    assert!(objects.is_empty());
 }
