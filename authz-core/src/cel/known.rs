@@ -37,7 +37,7 @@ pub(super) fn remember(source: &str, node: &Arc<Node>) {
 
 #[cfg(test)]
 mod tests {
-    use crate::cel::Expression;
+    use crate::cel::{Expression, value::Value};
 
     use super::*;
 
@@ -52,6 +52,26 @@ mod tests {
         assert!(find(source).is_some());
         drop(other);
         assert!(find(source).is_none());
+    }
+
+    #[test]
+    fn what_nobody_holds_is_swept_out() {
+        const HELD: usize = 2 * SWEEP;
+        let text = |kind: &str, n: usize| format!("what_nobody_holds_is_swept_out: {kind} {n}");
+        let node = || Arc::new(Node::Literal(Value::Null));
+        let held: Vec<_> = (0..HELD).map(|n| (text("held", n), node())).collect();
+        for (source, node) in &held {
+            remember(source, node);
+        }
+        for n in 0..20 * HELD {
+            remember(&text("dropped", n), &node());
+        }
+        let known = KNOWN.lock().unwrap().as_ref().unwrap().by_text.len();
+        // Twice what is in use; other tests hold few.
+        assert!((HELD..3 * HELD).contains(&known), "{known}");
+        for (source, node) in &held {
+            assert!(find(source).is_some_and(|found| Arc::ptr_eq(&found, node)), "`{source}`");
+        }
     }
 
     #[test]

@@ -290,6 +290,8 @@ mod tests {
             ("request.mcp.tool_name in [request.path]", "`in` needs a list of literals"),
             ("'a' in {'a': 'b'}", "`in` needs a list of literals"),
             ("request.mcp.tool_name in ['a', 1]", "only comparisons with strings are"),
+            ("request.mcp.tool_name in [-(1)]", "only comparisons with strings are"),
+            ("request.mcp.tool_name in [-(1.5)]", "only comparisons with strings are"),
             ("request.method == dyn(1)", "only comparisons with literals are"),
             ("1 in request.headers", "only comparisons with strings are"),
             ("request.mcp.tool_name == 'x' ? true : false", "`?:` is not"),

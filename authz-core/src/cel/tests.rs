@@ -403,6 +403,8 @@ fn values_of_every_type() {
             "true",
         ),
         ("A.tags[0u] == 'x' && {1: 'a'}[1] == 'a' && {1u: 'b'}[1] == 'b'", "true"),
+        // What a sum is of shows only with the request.
+        ("(A.who + A.who).startsWith('bobb') && (A.tags + A.tags).exists(t, t == 'y')", "true"),
         (
             "has(source.service_account) && has(source.namespace) && has(source.identity) && has(A.none)",
             "true",
