@@ -221,6 +221,10 @@ mod tests {
             &text(Attribute::UrlPath, TextTest::Matches("^/[0-9]+$".to_owned())),
         );
         check(
+            "request.path.matches('a&~b[a&~]')",
+            &text(Attribute::Path, TextTest::Matches(r"a&~b[a\&\~]".to_owned())),
+        );
+        check(
             "true && !(source.namespace == 'n' || request.mcp.tool_name == 'x')",
             &CelTest::Both(
                 Box::new(CelTest::Literal(true)),
