@@ -457,6 +457,20 @@ fn deciding_takes_less_than_idling() {
     }
 }
 
+#[test]
+fn types_of_resources() {
+    let urls = ResourceKind::ALL.map(ResourceKind::type_url);
+    let messages = [
+        "cluster.v3.Cluster",
+        "endpoint.v3.ClusterLoadAssignment",
+        "listener.v3.Listener",
+        "route.v3.RouteConfiguration",
+    ];
+    let mut expected = messages.map(|name| format!("type.googleapis.com/envoy.config.{name}")).to_vec();
+    expected.push("type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret".to_owned());
+    assert_eq!(urls.to_vec(), expected);
+}
+
 #[track_caller]
 fn version(text: &str, expected: Option<u8>) {
     assert_eq!(text.parse::<Version>().ok().map(Version::minor), expected, "{text}");

@@ -176,6 +176,13 @@ fn methods_headers_and_query() {
     check(&router, "GET h/?q=a%20b", "r-4");
     check(&router, "GET h/?%71=a%20b", "r-4");
     check(&router, "GET h/?q=c&q=a%20b", "r-0");
+    check(&router, "GET h/?q=a%20b&p=%39", "r-5");
+    check(&router, "GET h/?q=a%20b&p=%3a", "r-4");
+    check(&router, "GET h/?q=a%20b&p=%3A", "r-4");
+    check(&router, "GET h/?q=%61%20%62", "r-4");
+    check(&router, "GET h/?q=%6a%20%62", "r-0");
+    check(&router, "GET h/?q=a%20b%ff", "r-0");
+    check(&router, "GET h/?q=a%2gb", "r-0");
     check(&router, "GET h/?q=a%2", "r-0");
     check(&router, "GET h/?q=a%20b&p=12", "r-5");
     check(&router, "GET h/?q=a%20b&p", "r-5");
@@ -184,6 +191,18 @@ fn methods_headers_and_query() {
     check_with(&router, "GET h/", &[("x-c", "two"), ("x-c", "one")], "r-0");
     // Of equivalent names only the first counts.
     check_with(&router, "GET h/", &[("x-d", "d")], "r-8");
+}
+
+#[test]
+fn every_method() {
+    let methods = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+    let matches = methods.map(|method| format!("{{method: {method}}}"));
+    let router = router(ONE, &[route("r", "[]", &matches.each_ref().map(String::as_str))]);
+    for (index, method) in methods.iter().enumerate() {
+        check(&router, &format!("{method} h/"), &format!("r-{index}"));
+        check(&router, &format!("{} h/", method.to_ascii_lowercase()), "no rule");
+    }
+    check(&router, "QUERY h/", "no rule");
 }
 
 #[test]

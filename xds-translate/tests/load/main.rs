@@ -314,13 +314,14 @@ fn all_violations_are_reported() {
         gateway("  - {name: l, port: 0, protocol: HTTP}\n"),
         route("backendRefs: [{name: s}]")
     );
-    check(
-        &text,
-        &[
-            "f.yaml, document 1, Gateway ns/g, spec.listeners[0].port: must be 1 to 65535, not `0`",
-            "f.yaml, document 2, HTTPRoute ns/r, spec.rules[0].backendRefs[0].port: Must have port for Service reference",
-        ],
-    );
+    let expected = [
+        "f.yaml, document 1, Gateway ns/g, spec.listeners[0].port: must be 1 to 65535, not `0`",
+        "f.yaml, document 2, HTTPRoute ns/r, spec.rules[0].backendRefs[0].port: Must have port for Service reference",
+    ];
+    check(&text, &expected);
+    // A line each.
+    let error = Objects::default().add_yaml("f.yaml", &text).unwrap_err();
+    assert_eq!(error.to_string(), expected.join("\n"));
 }
 
 #[test]

@@ -5,8 +5,10 @@
     clippy::indexing_slicing,
     reason = "a test that cannot go on should fail there"
 )]
-#[path = "support/mutate.rs"]
+#[path = "../support/mutate.rs"]
 mod mutate;
+mod routes;
+mod rules;
 
 use std::collections::BTreeSet;
 
@@ -21,7 +23,7 @@ use xds_translate::{
 
 use self::mutate::{junk, mutate};
 
-const SEED: &str = include_str!("manifests/seed.yaml");
+const SEED: &str = include_str!("../manifests/seed.yaml");
 
 /// A Gateway with one plain listener and one with identities, one XBackend, one Service, an authorizer.
 const WORLD: &str = r#"
@@ -179,128 +181,6 @@ fn rules(cluster: &Value, filter: &str, which: &str) -> Vec<(String, String)> {
             (name.clone(), told(&policy["principals"][0]))
         })
         .collect()
-}
-
-/// What one Allow rule becomes on the XBackend's MCP path, on the listener with identities.
-#[track_caller]
-fn check_allow(rule_text: &str, expected: &str) {
-    let text = format!("{WORLD}{}", rule("Allow", rule_text));
-    let translation = translated(&text, &settings(DefaultAction::Allow));
-    assert_eq!(translation.refused, []);
-    let found = rules(cluster(routes(&translation, "routes/tls"), "path /b"), "agentic.backend", "rules");
-    assert_eq!(found, [("n/p: rule r".to_owned(), expected.to_owned())]);
-}
-
-#[test]
-fn allow_rules() {
-    check_allow(
-        "source: {type: ServiceAccount, serviceAccount: {name: a}}",
-        "all(agentic.peer=spiffe://cluster.local/ns/n/sa/a, is current)",
-    );
-    check_allow(
-        "source: {type: SPIFFE, spiffe: 'spiffe://td/x'}, authorization: {type: Inline, methods: [POST, GET]}",
-        "all(agentic.peer=spiffe://td/x, is current, any(:method=POST, :method=GET))",
-    );
-    check_allow(
-        "authorization: {type: Inline, paths: [{type: Exact, value: /b}, {type: PathPrefix, value: /b/c/}, {type: RegularExpression, value: '/b[0-9]+'}]}",
-        r"any(path=/b, path=/b/c, path prefix /b/c/, all(path~/b[0-9]+, path~[\t -~]*))",
-    );
-    // The listener's port is known.
-    check_allow("authorization: {type: Inline, ports: [8443]}", "true");
-    check_allow("authorization: {type: Inline, ports: [8080]}", "not(true)");
-    check_allow(
-        "authorization: {type: Inline, hosts: [a.example, '*.b.example']}",
-        r"any(:authority~(?i)a\.example(?::\d{1,5})?, :authority~(?i)(?:[\w-]+\.)+b\.example(?::\d{1,5})?)",
-    );
-    check_allow(
-        "authorization: {type: Inline, headers: [{name: X-Env, value: dev}]}",
-        "all(x-env=dev, is matched_single, not(x-env contains ,))",
-    );
-    // Envoy's regular expressions read bytes.
-    check_allow(
-        "authorization: {type: Inline, headers: [{name: X-Env, type: RegularExpression, value: 'd.v'}]}",
-        r"all(x-env~d.v, is matched_single, not(x-env contains ,), x-env~[\t -~]*)",
-    );
-    // A header that mirrors the body is not compared with it here.
-    check_allow("authorization: {type: Inline, headers: [{name: mcp-name, value: x}]}", "not(true)");
-    check_allow(
-        "authorization: {type: Inline, mcp: {methods: [{name: tools/call, params: [x]}]}}",
-        "all(method=tools/call, any(all(any(method=tools/call, method=prompts/get), params.name=x), \
-         all(any(method=resources/read, method=resources/subscribe, method=resources/unsubscribe), params.uri=x)))",
-    );
-    check_allow("authorization: {type: Inline, mcp: {methods: [{name: tools}]}}", "method~(?s)tools/.+");
-    check_allow("authorization: {type: Inline, mcp: {methods: []}}", "not(true)");
-    check_allow("authorization: {type: Inline, mcp: {}}", "true");
-}
-
-#[test]
-fn cel_that_is_tests_of_text() {
-    let check = |expression: &str, expected: &str| {
-        check_allow(
-            &format!("authorization: {{type: CEL, cel: {{expression: {}}}}}", json!(expression)),
-            expected,
-        );
-    };
-    check("request.mcp.tool_name == 'x'", "all(method=tools/call, params.name=x)");
-    check(
-        "request.mcp.tool_name in ['x', 'y'] && request.path != '/z'",
-        "all(method=tools/call, any(params.name=x, params.name=y), not(:path=/z))",
-    );
-    // An error is not true, nor is its opposite.
-    check(
-        "!request.headers['x-a'].startsWith('b')",
-        r"all(method=tools/call, has x-a, is matched_single, x-a~[\t -~]*, not(x-a prefix b))",
-    );
-    check(
-        "source.namespace == 'a' || request.mcp.method == 'tools/list'",
-        "all(method=tools/call, agentic.peer~spiffe://[^,/]+/ns/[^,/]+/sa/[^,/]+, is current, agentic.peer~spiffe://[^,/]+/ns/a/sa/[^,/]+)",
-    );
-    check(
-        "request.url_path.matches('^/b[0-9]')",
-        r"all(method=tools/call, path~[\t -~]*, path~(?s:.*)(?:^/b[0-9])(?s:.*))",
-    );
-    check("true", "method=tools/call");
-}
-
-#[track_caller]
-fn check_refused(rule_text: &str, expected: &str) {
-    let text = format!("{WORLD}{}", rule("Allow", rule_text));
-    let translation = translated(&text, &settings(DefaultAction::Allow));
-    let [status] = translation.refused.as_slice() else { panic!("{:?}", translation.refused) };
-    assert_eq!((status.object.namespace.as_str(), status.object.name.as_str()), ("n", "p"));
-    let accepted = &status.conditions[0];
-    assert_eq!((accepted.r#type.as_str(), accepted.reason.as_str()), ("Accepted", "UnsupportedValue"));
-    assert!(accepted.message.contains(expected), "{}", accepted.message);
-    // What is refused closes its target, and nothing else.
-    let cluster = cluster(routes(&translation, "routes/tls"), "path /b");
-    let admitted = rules(cluster, "agentic.admission", "rules");
-    assert_eq!(admitted, [("admitted".to_owned(), "not(true)".to_owned())]);
-}
-
-#[test]
-fn what_is_outside_is_refused_and_closed() {
-    let cel = |expression: &str| {
-        format!("authorization: {{type: CEL, cel: {{expression: {}}}}}", json!(expression))
-    };
-    check_refused(&cel("request.mcp.arguments.amount < 100"), "rule `r`");
-    check_refused(&cel("has(request.mcp.arguments)"), "arguments");
-    check_refused(&cel("request.time > timestamp('2026-01-01T00:00:00Z')"), "tests of text");
-    check_refused(&cel("request.path.lowerAscii() == '/b'"), "as they are");
-    check_refused(&cel("request.mcp.tool_name == 'x' ? true : false"), "`?:`");
-    check_refused(&cel("request.headers['host'] == 'x'"), "header `host`");
-    check_refused("authorization: {type: Inline, headers: [{name: x-request-id, value: x}]}", "x-request-id");
-    check_refused("authorization: {type: Inline, headers: [{name: x-a, value: 'b,c'}]}", "comma");
-    check_refused(
-        &format!(
-            "authorization: {{type: Inline, paths: [{{type: RegularExpression, value: '/{}'}}]}}",
-            "a".repeat(95)
-        ),
-        "too large",
-    );
-    check_refused(
-        r"authorization: {type: Inline, paths: [{type: RegularExpression, value: '/\pL'}]}",
-        "cannot be given to Envoy",
-    );
 }
 
 #[test]
