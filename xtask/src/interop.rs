@@ -128,6 +128,9 @@ impl Run {
 /// For one suite, the first time with its peers still to be installed.
 const SUITE: Duration = Duration::from_secs(20 * 60);
 
+/// For one suite in its long form.
+const LONG_SUITE: Duration = Duration::from_secs(60 * 60);
+
 impl Interop {
     fn suites(&self) -> impl Iterator<Item = Suite> {
         let all = Suite::value_variants().iter().copied();
@@ -183,10 +186,11 @@ pub(crate) fn interop(interop: &Interop) -> anyhow::Result<()> {
 
 async fn suites(interop: &Interop, run: &Run) -> anyhow::Result<()> {
     let mut report = Report::new();
+    let time = if run.long { LONG_SUITE } else { SUITE };
     for suite in interop.suites() {
         let began = Instant::now();
         let report = &mut report;
-        let done = tokio::time::timeout(SUITE, async {
+        let done = tokio::time::timeout(time, async {
             match suite {
                 Suite::Parsers => parsers::run(run, report).await,
                 Suite::Clients => clients::run(run, DataPlane::Native, report).await,
@@ -208,7 +212,7 @@ async fn suites(interop: &Interop, run: &Run) -> anyhow::Result<()> {
             }
         })
         .await;
-        if let Err(error) = done.unwrap_or_else(|_| Err(anyhow!("not done after {} s", SUITE.as_secs()))) {
+        if let Err(error) = done.unwrap_or_else(|_| Err(anyhow!("not done after {} s", time.as_secs()))) {
             report.failed("the suite as a whole", began.elapsed(), &error);
         }
     }
