@@ -131,6 +131,8 @@ enum Of {
     Message,
     /// Those that hold this text.
     With(&'static str),
+    /// Those that do not.
+    Without(&'static str),
     /// Without a body.
     Bodiless,
 }
@@ -146,6 +148,7 @@ pub(super) fn that_fit(ask: &Ask) -> Vec<&'static Twist> {
         Of::Mcp => ask.backend == BackendKind::XBackendMcp,
         Of::Message => message.is_some(),
         Of::With(text) => message.is_some_and(|body| body.contains(text)),
+        Of::Without(text) => message.is_some_and(|body| !body.contains(text)),
         Of::Bodiless => matches!(ask.carries, Carries::EventStream | Carries::EndSession),
     };
     TWISTS.iter().filter(fits).collect()
@@ -162,8 +165,14 @@ const fn refused(name: &'static str, of: Of, how: fn(&mut Written)) -> Twist {
 const CALL: Of = Of::With(r#""name":"t1""#);
 const PARAMS: Of = Of::With(r#""params":{""#);
 const REQUEST: Of = Of::With(r#""id":1"#);
+const INITIALIZE: &str = r#""method":"initialize""#;
 
-pub(super) static TWISTS: [Twist; 64] = [
+fn alone_in_a_batch(written: &mut Written) {
+    let body = format!("[{}]", written.text());
+    written.body = Some(body.into_bytes());
+}
+
+pub(super) static TWISTS: [Twist; 65] = [
     // The same request.
     same("white space", Of::Message, |written| {
         let body = format!("\r\n\t {} \n", written.text());
@@ -217,10 +226,7 @@ pub(super) static TWISTS: [Twist; 64] = [
         written.set("x-envoy-original-path", "/a");
         written.set("x-envoy-decorator-operation", "x");
     }),
-    same("a batch of one", Of::Message, |written| {
-        let body = format!("[{}]", written.text());
-        written.body = Some(body.into_bytes());
-    }),
+    same("a batch of one", Of::Without(INITIALIZE), alone_in_a_batch),
     Twist {
         name: "33 levels",
         meaning: Meaning::Unshowable,
@@ -276,6 +282,7 @@ pub(super) static TWISTS: [Twist; 64] = [
         let nested = format!(r#""params":{{"x":{}{},""#, "[".repeat(63), "]".repeat(63));
         written.replace(r#""params":{""#, &nested);
     }),
+    refused("initialize in a batch", Of::With(INITIALIZE), alone_in_a_batch),
     refused("a comma before the end", Of::Message, |written| {
         let text = written.text().strip_suffix('}').unwrap().to_owned();
         written.body = Some(format!("{text},}}").into_bytes());
