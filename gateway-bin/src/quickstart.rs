@@ -1,5 +1,6 @@
 //! `agentic-gateway quickstart`: the whole story in one process, over real sockets.
 mod agent;
+mod arrivals;
 mod authorizer;
 mod servers;
 mod story;
@@ -57,6 +58,15 @@ pub(crate) async fn run(args: &QuickstartArgs) -> anyhow::Result<ExitCode> {
     all_match &= took < CHANGE_SHOWS_WITHIN;
     local.close().await;
     remote.close().await;
+    match world.arrivals.check(first.iter().chain(&second)) {
+        Ok(arrived) => {
+            println!("{arrived} tool calls reached the servers: those that were allowed, and no other.")
+        }
+        Err(arrived) => {
+            println!("THESE TOOL CALLS REACHED THE SERVERS, and not those that were allowed:\n{arrived}");
+            all_match = false;
+        }
+    }
 
     println!("\nWith --filter-lists, the agent is not even shown what it may not call:\n");
     let filtered = world.filtering().await?;

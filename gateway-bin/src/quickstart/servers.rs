@@ -1,6 +1,8 @@
 //! Two MCP servers on `rmcp`: one with a few tools of the reference server `everything`, one like DeepWiki.
 use std::{convert::Infallible, io, sync::Arc};
 
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -17,6 +19,8 @@ use rmcp::{
 };
 use tokio::{io::AsyncRead, io::AsyncWrite, net::TcpListener, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
+
+use super::{arrivals::Arrivals, story::Server};
 
 /// A red pixel, as PNG in base64.
 const TINY_IMAGE: &str =
@@ -127,7 +131,7 @@ impl ServerHandler for Wiki {
     }
 }
 
-/// Serves an MCP server at `/mcp` until the future is dropped; with `tls`, over TLS.
+/// Serves an MCP server at `/mcp` until the future is dropped; with `tls`, over TLS. What it is asked is noted as `at`'s.
 /// `hosts` are the names under which it expects to be called (its own defence against DNS rebinding).
 ///
 /// # Errors
@@ -136,6 +140,7 @@ pub(crate) async fn serve<S, F>(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     hosts: Vec<String>,
+    (at, arrivals): (Server, Arrivals),
     server: F,
 ) -> io::Result<()>
 where
@@ -151,11 +156,12 @@ where
         while connections.try_join_next().is_some() {}
         let service = service.clone();
         let tls = tls.clone();
+        let note = (at, arrivals.clone());
         connections.spawn(async move {
             match tls {
-                None => connection(TokioIo::new(stream), service).await,
+                None => connection(TokioIo::new(stream), service, note).await,
                 Some(acceptor) => match acceptor.accept(stream).await {
-                    Ok(stream) => connection(TokioIo::new(stream), service).await,
+                    Ok(stream) => connection(TokioIo::new(stream), service, note).await,
                     Err(error) => tracing::debug!(%error, "quickstart server: TLS handshake failed"),
                 },
             }
@@ -163,20 +169,32 @@ where
     }
 }
 
-async fn connection<IO, S>(io: TokioIo<IO>, service: StreamableHttpService<S, LocalSessionManager>)
-where
+async fn connection<IO, S>(
+    io: TokioIo<IO>,
+    service: StreamableHttpService<S, LocalSessionManager>,
+    (at, arrivals): (Server, Arrivals),
+) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: ServerHandler + Send + 'static,
 {
     let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
-        let service = service.clone();
+        let (service, arrivals) = (service.clone(), arrivals.clone());
         async move {
-            if request.uri().path() == "/mcp" {
-                return Ok::<_, Infallible>(service.handle(request).await);
-            }
+            let (head, body) = request.into_parts();
             let mut response = http::Response::default();
-            *response.status_mut() = http::StatusCode::NOT_FOUND;
-            Ok(response)
+            if head.uri.path() != "/mcp" {
+                *response.status_mut() = http::StatusCode::NOT_FOUND;
+                return Ok::<_, Infallible>(response);
+            }
+            let Ok(body) = body.collect().await else {
+                *response.status_mut() = http::StatusCode::BAD_REQUEST;
+                return Ok(response);
+            };
+            let body: Bytes = body.to_bytes();
+            if head.method == http::Method::POST {
+                arrivals.note(at, &body);
+            }
+            Ok(service.handle(http::Request::from_parts(head, Full::new(body))).await)
         }
     });
     if let Err(error) = auto::Builder::new(TokioExecutor::new()).serve_connection(io, service).await {

@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     agent::Session,
+    arrivals::Arrivals,
     authorizer::{self, RegoAuthorizer},
     servers::{self, Everything, Wiki},
     story::{Call, Server},
@@ -68,6 +69,8 @@ pub(crate) struct World {
     pub(crate) address: SocketAddr,
     /// Whose Rego can be changed.
     pub(crate) authorizer: RegoAuthorizer,
+    /// What the servers were asked.
+    pub(crate) arrivals: Arrivals,
     /// Servers and authorizer.
     parts: JoinSet<io::Result<()>>,
 }
@@ -108,14 +111,16 @@ impl World {
         let mut parts = JoinSet::new();
         // The gateway sends each backend the Host that the client used, unless a route rewrites it.
         let hosts = vec!["127.0.0.1".to_owned(), "localhost".to_owned(), REMOTE_HOST.to_owned()];
-        parts.spawn(servers::serve(everything, None, hosts.clone(), Everything::new));
-        parts.spawn(servers::serve(wiki, Some(remote_tls), hosts, Wiki::new));
+        let arrivals = Arrivals::default();
+        let note = |server| (server, arrivals.clone());
+        parts.spawn(servers::serve(everything, None, hosts.clone(), note(Server::Local), Everything::new));
+        parts.spawn(servers::serve(wiki, Some(remote_tls), hosts, note(Server::Remote), Wiki::new));
         parts.spawn(authorizer::serve(authz, authorizer.clone()));
 
         let (sender, log) = tokio::sync::mpsc::unbounded_channel();
         let gateway = Gateway::start(&files.run_args(&[])?, AccessLog::Channel(sender)).await?;
         let address = address_of(&gateway)?;
-        Ok(Self { files, gateway, log, address, authorizer, parts })
+        Ok(Self { files, gateway, log, address, authorizer, arrivals, parts })
     }
 
     pub(crate) fn gateway_id(&self) -> &SpiffeId {
@@ -167,6 +172,7 @@ impl World {
         let dir = self.files.dir.path();
         println!(
             "\nEverything keeps running until Ctrl-C. Files are in {dir}\n\
+             Each tool call that reaches a server is printed.\n\
              gateway  https://{gateway} (mTLS)\n\
              sidecar  http://{at} (plain HTTP on loopback, speaks as {agent})\n\n\
              A call with curl, over mTLS:\n\n  \
@@ -184,6 +190,7 @@ impl World {
             gateway = self.address,
             agent = self.files.agent_id,
         );
+        self.arrivals.tell();
         tokio::select! {
             ended = asked_to_end() => ended?,
             part = self.parts.join_next() => match part {

@@ -40,6 +40,12 @@ impl Row {
     fn is_refused(&self) -> bool {
         self.says == [FORBIDDEN]
     }
+
+    /// What must reach a server because of it, as the quickstart's servers say.
+    fn reaches(&self) -> Option<String> {
+        let (server, tool) = self.tool.filter(|_| !self.is_refused())?.split_once('_')?;
+        Some(format!("{server}: {tool}"))
+    }
 }
 
 /// The first table.
@@ -110,6 +116,8 @@ pub(super) async fn run(run: &Run, report: &mut Report) -> anyhow::Result<()> {
             report.note(&text);
         }
     }
+    let reaching: Vec<String> = FIRST.iter().filter_map(Row::reaches).collect();
+    report.step("what was refused reached no server", PROMPT, quickstart.was_asked(&reaching)).await;
     process.still_runs()?;
     quickstart.process.still_runs()
 }

@@ -227,6 +227,9 @@ async fn stateless(run: &Run, plane: DataPlane, report: &mut Report, client: &Pa
     node.arg(client).args(["2026-07-28", &url]);
     script(report, "TypeScript SDK 2, 2026-07-28", &mut node, &STATELESS_STEPS).await?;
     rust::stateless_visit(report, "Rust SDK (rmcp), 2026-07-28", &url).await;
+    // Each of the two called it before and after the call that was refused.
+    let sums = vec!["local: get-sum".to_owned(); 4];
+    report.step("what was refused reached no server", CALLS, quickstart.was_asked(&sums)).await;
     quickstart.process.still_runs()
 }
 

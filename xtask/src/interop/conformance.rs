@@ -10,9 +10,12 @@ use super::{
     gateway::{DataPlane, Gateway, HTTP, Manifests},
     process::{finish, shown},
     report::Report,
+    tap::Tap,
 };
 
 const SUITE: Duration = Duration::from_secs(120);
+/// Until what was decided is logged.
+const LOGGED: Duration = Duration::from_secs(20);
 /// A gateway that looks at Host and Origin may do better here.
 const REBINDING: &str = "dns-rebinding-protection";
 
@@ -29,7 +32,8 @@ pub(crate) async fn run(run: &Run, plane: DataPlane, report: &mut Report) -> any
     report.suite(&format!("the MCP conformance suite, directly and through {plane}"));
     let folder = run.folder(&format!("conformance-{plane:?}"))?;
     let everything = Everything::start(run).await?;
-    Manifests::http().mcp_server("everything", everything.address.port()).write(&folder.join("manifests"))?;
+    let tap = Tap::start(everything.address).await?;
+    Manifests::http().mcp_server("everything", tap.address.port()).write(&folder.join("manifests"))?;
     let mut gateway = Gateway::start(run, plane, &folder, None, &[HTTP]).await?;
     let modules = run.peers.node_modules("conformance").await?;
     let through = gateway.address(HTTP)?;
@@ -49,6 +53,23 @@ pub(crate) async fn run(run: &Run, plane: DataPlane, report: &mut Report) -> any
             Ok(())
         })
         .await;
+    let arrived = report
+        .step("what was refused did not reach the server", LOGGED, async {
+            while gateway.logged("allow") < tap.requests("/mcp") {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            let (allowed, refused) = (gateway.logged("allow"), gateway.logged("reject"));
+            let arrived = tap.requests("/mcp");
+            ensure!(
+                (arrived, refused > 0) == (allowed, true),
+                "{allowed} requests were allowed and {refused} refused, {arrived} arrived"
+            );
+            Ok(format!("{refused} requests were refused; the other {arrived} arrived"))
+        })
+        .await;
+    if let Some(arrived) = arrived {
+        report.note(&arrived);
+    }
     gateway.still_runs()
 }
 

@@ -263,6 +263,12 @@ impl Gateway {
         self.addresses.get(&port).copied().with_context(|| format!("no listener on port {port}"))
     }
 
+    /// How many requests its log says were decided so. One is logged when its response has ended.
+    pub(crate) fn logged(&self, decision: &str) -> usize {
+        let decides = self.engine.as_ref().unwrap_or(&self.process);
+        decides.count_holding(&format!("\"decision\":\"{decision}\""))
+    }
+
     /// Fails if something of it ended by itself.
     pub(crate) fn still_runs(&mut self) -> anyhow::Result<()> {
         self.engine.as_mut().map_or(Ok(()), Process::still_runs)?;

@@ -98,7 +98,17 @@ impl Process {
 
     /// How many of its first thousand lines begin so.
     pub(crate) fn count(&self, prefix: &str) -> usize {
-        self.output.count(prefix)
+        self.output.count(|line| line.starts_with(prefix))
+    }
+
+    /// How many of its first thousand lines hold this text.
+    pub(crate) fn count_holding(&self, text: &str) -> usize {
+        self.output.count(|line| line.contains(text))
+    }
+
+    /// What follows in those of its first thousand lines that begin so.
+    pub(crate) fn rests(&self, prefix: &str) -> Vec<String> {
+        self.output.rests(prefix)
     }
 
     /// Waits until it ends by itself; whether it then says that all went well.
@@ -250,9 +260,14 @@ impl Output {
         lines.0.iter().find_map(|line| line.strip_prefix(prefix)).map(str::to_owned)
     }
 
-    fn count(&self, prefix: &str) -> usize {
+    fn rests(&self, prefix: &str) -> Vec<String> {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.0.iter().filter(|line| line.starts_with(prefix)).count()
+        lines.0.iter().filter_map(|line| line.strip_prefix(prefix)).map(str::to_owned).collect()
+    }
+
+    fn count(&self, mut is_meant: impl FnMut(&str) -> bool) -> usize {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.0.iter().filter(|line| is_meant(line)).count()
     }
 
     fn last_lines(&self) -> String {
@@ -286,6 +301,7 @@ mod tests {
         assert!(!process.ended(SOON).await.unwrap());
         assert!(process.still_runs().is_err());
         assert_eq!((process.count("one"), process.count("three")), (1, 0));
+        assert_eq!((process.count_holding("ne"), process.rests("o")), (1, vec!["ne".to_owned()]));
     }
 
     #[tokio::test]

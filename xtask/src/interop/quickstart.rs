@@ -1,7 +1,7 @@
 //! `agentic-gateway quickstart --serve`: servers, authorizer, gateway and sidecar, from the very binary.
 use std::{fs, path::PathBuf, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -35,6 +35,24 @@ impl Quickstart {
             .trim_end_matches('/')
             .to_owned();
         Ok(Self { process, sidecar, files })
+    }
+
+    /// Holds the tool calls that its servers were asked until the last of these against them, as in `local: get-sum`.
+    pub(crate) async fn was_asked(&self, expected: &[String]) -> anyhow::Result<()> {
+        loop {
+            let reached = self.process.rests("reached ");
+            if reached.len() < expected.len() {
+                // Printed, and not read yet.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            }
+            let tools: Vec<&str> = reached
+                .iter()
+                .map(|call| call.split_once(" {").map_or(call.as_str(), |(tool, _)| tool))
+                .collect();
+            ensure!(tools == expected, "calls that arrived: {reached:?}");
+            return Ok(());
+        }
     }
 
     /// The port of loopback where its local MCP server is, which speaks 2026-07-28.

@@ -40,6 +40,13 @@ impl Tap {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
+    /// How many requests of HTTP/1.1 for this path were sent to the server.
+    pub(crate) fn requests(&self, path: &str) -> usize {
+        let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = format!(" {path} HTTP/1.1\r\n");
+        sent.windows(line.len()).filter(|window| *window == line.as_bytes()).count()
+    }
+
     /// Whether a message that was sent to the server names this tool, resource or prompt.
     pub(crate) fn saw(&self, name: &str) -> bool {
         let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
@@ -106,12 +113,13 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let tap = Tap::start(listener.local_addr().unwrap()).await.unwrap();
         let mut client = TcpStream::connect(tap.address).await.unwrap();
-        client.write_all(b"\"name\": \"echo\"").await.unwrap();
+        client.write_all(b"POST /mcp HTTP/1.1\r\n\r\n\"name\": \"echo\"").await.unwrap();
         client.shutdown().await.unwrap();
         let (mut server, _) = listener.accept().await.unwrap();
         let mut text = String::new();
         server.read_to_string(&mut text).await.unwrap();
-        assert_eq!((text.len(), tap.bytes(), tap.saw("echo")), (14, 14, true));
+        assert_eq!((text.len(), tap.bytes(), tap.saw("echo")), (36, 36, true));
+        assert_eq!((tap.requests("/mcp"), tap.requests("/")), (1, 0));
         server.write_all(b"answer").await.unwrap();
         drop(server);
         text.clear();
