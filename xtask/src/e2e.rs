@@ -13,16 +13,23 @@ mod story;
 mod switch;
 mod world;
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
-use anyhow::{anyhow, bail};
+use anyhow::{anyhow, bail, ensure};
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::world::World;
+use self::world::{QUICKSTART, World};
 use crate::{
     cluster::{self, binaries, images},
-    interop::{peers::Peers, report::Report},
+    interop::{
+        peers::Peers,
+        report::Report,
+        session::{Answered, answered},
+    },
 };
 
 /// `e2e`
@@ -169,5 +176,38 @@ async fn suites(args: &E2eArgs, given: Option<&str>) -> anyhow::Result<()> {
             world.tell().await;
         }
     }
+    let answered = answered();
+    if world.is_own() && !answered.served.is_empty() {
+        let arrived = report
+            .step("of all that was refused, nothing reached the server", Duration::from_secs(60), async {
+                nothing_forbidden_arrived(&world, &answered).await
+            })
+            .await;
+        if let Some(arrived) = arrived {
+            report.note(&arrived);
+        }
+    }
     report.end()
+}
+
+/// Holds the requests of all suites against what the reference server was asked; `recorder.cjs` prints that.
+async fn nothing_forbidden_arrived(world: &World, answered: &Answered) -> anyhow::Result<String> {
+    let mut asked = BTreeSet::new();
+    for (pod, _) in world.ready_pods(QUICKSTART, "app=mcp-everything").await? {
+        let said = world.logs(QUICKSTART, &pod, "mcp-everything").await?;
+        let ids = said
+            .lines()
+            .filter_map(|line| line.strip_prefix("asked ")?.split_once(' ')?.0.parse::<u64>().ok());
+        asked.extend(ids);
+    }
+    let Answered { served, forbidden } = answered;
+    let unseen = served.difference(&asked).count();
+    ensure!(
+        unseen == 0,
+        "of {} requests that were served, {unseen} were not noted by the server",
+        served.len()
+    );
+    let arrived: Vec<_> = forbidden.intersection(&asked).collect();
+    ensure!(arrived.is_empty(), "requests {arrived:?} were refused and reached the server");
+    Ok(format!("{} requests were refused, {} arrived and were served", forbidden.len(), served.len()))
 }

@@ -53,6 +53,7 @@ pub(crate) async fn options(binaries: &Binaries, release: bool, envoy: bool) -> 
     let everything =
         peers.node_modules("typescript").await?.join("@modelcontextprotocol/server-everything/dist/index.js");
     let adk = adk(&peers).await?;
+    let recorder = root().join("xtask/src/cluster/recorder.cjs");
     let xtask = std::env::current_exe().context("this program has no path")?;
     let images = [
         ("ghcr.io/agentic-access/agentic-gateway", image([built("agentic-gateway", release)])),
@@ -63,7 +64,13 @@ pub(crate) async fn options(binaries: &Binaries, release: bool, envoy: bool) -> 
             Image {
                 arguments: vec!["streamableHttp".to_owned()],
                 env: BTreeMap::from([("PORT".to_owned(), "3001".to_owned())]),
-                ..image([Path::new("/usr/bin/env"), Path::new("node"), &everything])
+                ..image([
+                    Path::new("/usr/bin/env"),
+                    Path::new("node"),
+                    Path::new("--require"),
+                    &recorder,
+                    &everything,
+                ])
             },
         ),
         (

@@ -1,5 +1,11 @@
 //! An MCP client of few words, for what an SDK would hide: statuses, session ids, the order of bytes.
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
@@ -13,12 +19,29 @@ use super::http::{Connection, Target};
 const SESSION: &str = "mcp-session-id";
 const REVISION: &str = "2025-06-18";
 
-/// Every request of a run has an id of its own, so that what arrives upstream can be told apart.
-static IDS: AtomicU64 = AtomicU64::new(1);
+/// Every request of a run has an id of its own, so that what arrives upstream can be told apart; SDKs count from 0.
+static IDS: AtomicU64 = AtomicU64::new(1_000_000);
 
 /// An id that no other request of this run has.
 pub(crate) fn fresh_id() -> u64 {
     IDS.fetch_add(1, Ordering::Relaxed)
+}
+
+/// How the requests of this run were answered, by their ids.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Answered {
+    /// With a result.
+    pub(crate) served: BTreeSet<u64>,
+    /// By a policy.
+    pub(crate) forbidden: BTreeSet<u64>,
+}
+
+static ANSWERED: Mutex<Answered> =
+    Mutex::new(Answered { served: BTreeSet::new(), forbidden: BTreeSet::new() });
+
+/// How all requests so far were answered.
+pub(crate) fn answered() -> Answered {
+    ANSWERED.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// One session on one connection.
@@ -202,7 +225,15 @@ async fn read(id: u64, response: Response<Incoming>) -> anyhow::Result<Answer> {
     } else {
         serde_json::from_str(&text).unwrap_or_else(|_| Value::String(text.into_owned()))
     };
-    Ok(Answer { id, status, message })
+    let answer = Answer { id, status, message };
+    let mut answered = ANSWERED.lock().unwrap_or_else(PoisonError::into_inner);
+    if answer.is_result() {
+        answered.served.insert(id);
+    } else if answer.is_forbidden() {
+        answered.forbidden.insert(id);
+    }
+    drop(answered);
+    Ok(answer)
 }
 
 async fn drain(response: Response<Incoming>) -> anyhow::Result<()> {
