@@ -407,6 +407,7 @@ fn what_an_unreadable_object_is_called() {
         assert!(!error.violations().is_empty());
         assert_eq!(error.object().map(ToString::to_string).as_deref(), key);
         assert_eq!(error.key().map(|key| key.group), group);
+        assert_eq!(error.key().map(|key| key.to_string()).as_deref(), group.and(key));
         assert_eq!(error.namespace(), namespace);
     }
     let version = "agentic.prototype.x-k8s.io/v0alpha0";

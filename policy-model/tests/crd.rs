@@ -8,9 +8,11 @@
 )]
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::core::cel::{compile_schema, estimate_rule_cost};
-use policy_model::Schema;
-use policy_model::crd::crds;
-use serde_json::Value;
+use policy_model::{
+    Schema,
+    crd::{HttpMethod, McpMethodName, crds},
+};
+use serde_json::{Value, json};
 
 /// Read and reviewed by people. When a type changes, change these by hand or with `agentic-controller crds`, and
 /// review the difference: it is what clusters will see.
@@ -153,4 +155,31 @@ fn rules_compile_stay_in_budget_and_say_what_is_wrong() {
     // Each version of XAccessPolicy: spec 8, targetRefs 3, rules 2, source 4, authorization 6, paths 1, mcp.methods 1,
     // externalAuth 5 in two places. Each XBackend: 1.
     assert_eq!(rules, 3 * 35 + 2);
+}
+
+#[test]
+fn methods_are_named_as_they_are_written() {
+    for name in ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"] {
+        assert_eq!(serde_json::from_value::<HttpMethod>(json!(name)).unwrap().as_str(), name);
+    }
+    for name in [
+        "tools",
+        "prompts",
+        "resources",
+        "prompts/list",
+        "tools/list",
+        "resources/list",
+        "resources/templates/list",
+        "prompts/get",
+        "tools/call",
+        "resources/subscribe",
+        "resources/unsubscribe",
+        "resources/read",
+    ] {
+        assert_eq!(serde_json::from_value::<McpMethodName>(json!(name)).unwrap().as_str(), name);
+    }
+    for name in ["get", "Tools", "tools/", "initialize", ""] {
+        assert!(serde_json::from_value::<HttpMethod>(json!(name)).is_err(), "{name}");
+        assert!(serde_json::from_value::<McpMethodName>(json!(name)).is_err(), "{name}");
+    }
 }

@@ -265,6 +265,18 @@ fn the_object_as_a_whole() {
         &[("/metadata/generation", Some(json!("1")))],
         &["metadata.generation: must be an integer, is `1`"],
     );
+    refused(
+        v0(),
+        &[("/metadata/annotations", Some(json!(["a"])))],
+        &["metadata.annotations: must be an object, is a list"],
+    );
+    // A name so long is no misspelling of anything.
+    let long = "rules".repeat(13);
+    refused(
+        v0(),
+        &[(&format!("/spec/{long}"), Some(json!([])))],
+        &[&format!("spec.{long}: unknown field; remove it")],
+    );
 }
 
 #[test]
@@ -804,6 +816,11 @@ fn every_fault_is_named() {
             "spec.rules[2].authorization.cel.expression: required",
             "spec.targetRefs[0].port: unknown field; remove it",
         ]
+    );
+    assert_eq!(
+        error.to_string(),
+        "spec.rules[0].source.type: required; spec.rules[1].nmae: unknown field; did you mean `name`?; \
+         spec.rules[2].authorization.cel.expression: required; spec.targetRefs[0].port: unknown field; remove it"
     );
 }
 
