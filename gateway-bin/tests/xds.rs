@@ -104,14 +104,17 @@ async fn is_ready(gateway: &Gateway) -> bool {
     get(gateway.health_address().unwrap(), "/readyz").await.0 == StatusCode::OK
 }
 
-/// What the agent's call comes to: whether it reached the server.
-async fn allowed(world: &World, tool: &str) -> bool {
+/// What the agent's call comes to: whether it is allowed and reaches the server.
+async fn allowed(world: &World, upstream: &Upstream, tool: &str) -> bool {
+    let before = upstream.seen().len();
     let reply = world.client(AGENT).await.call(tool).await;
-    match reply.body.as_str() {
+    let is_allowed = match reply.body.as_str() {
         DENIED => false,
         _ if reply.headers.contains_key("content-type") && reply.status == StatusCode::OK => true,
         other => panic!("{other}"),
-    }
+    };
+    assert_eq!(upstream.seen().len() - before, usize::from(is_allowed), "`{tool}` at the server");
+    is_allowed
 }
 
 /// A controller with a configuration, a gateway with it in force, and the server behind it.
@@ -170,8 +173,8 @@ async fn nothing_is_served_before_the_first_configuration() {
     assert_ne!(metric(&gateway, "xds_last_update_seconds").await, "0.0");
     assert_eq!(get(admin, "/readyz").await.0, StatusCode::OK);
     let world = World { gateway, ca, dir, server_roots: None };
-    assert!(allowed(&world, "get-sum").await);
-    assert!(!allowed(&world, "echo").await);
+    assert!(allowed(&world, &upstream, "get-sum").await);
+    assert!(!allowed(&world, &upstream, "echo").await);
 }
 
 #[tokio::test]
@@ -194,8 +197,8 @@ async fn a_change_is_one_resource() {
     let before = scene.controller.cache.counts();
     scene.publish("echo");
     scene.acknowledged().await;
-    assert!(allowed(&scene.world, "echo").await);
-    assert!(!allowed(&scene.world, "get-sum").await);
+    assert!(allowed(&scene.world, &scene.upstream, "echo").await);
+    assert!(!allowed(&scene.world, &scene.upstream, "get-sum").await);
     let after = scene.controller.cache.counts();
     assert_eq!(after.resources - before.resources, 1);
     assert_eq!(after.nacks, 0);
@@ -221,13 +224,16 @@ async fn what_is_refused_changes_nothing() {
     let reports = scene.controller.cache.reports();
     let refusal = &reports[0].refused[native::OBJECT].message;
     assert!(refusal.contains("`not/An/object/here`"), "{refusal}");
-    assert!(allowed(&scene.world, "get-sum").await && !allowed(&scene.world, "echo").await);
+    assert!(
+        allowed(&scene.world, &scene.upstream, "get-sum").await
+            && !allowed(&scene.world, &scene.upstream, "echo").await
+    );
     assert_eq!(metric(&scene.world.gateway, "xds_refused_total").await, "1");
     assert_eq!(metric(&scene.world.gateway, "config_generation").await, "1");
 
     scene.controller.cache.publish(GATEWAY, echo);
     scene.acknowledged().await;
-    assert!(allowed(&scene.world, "echo").await);
+    assert!(allowed(&scene.world, &scene.upstream, "echo").await);
 }
 
 #[tokio::test]
@@ -273,7 +279,10 @@ async fn a_port_that_is_taken_is_bound_when_it_is_free() {
     scene.controller.cache.publish(GATEWAY, config(&text));
     // It holds up nothing else.
     scene.acknowledged().await;
-    assert!(allowed(&scene.world, "echo").await && !allowed(&scene.world, "get-sum").await);
+    assert!(
+        allowed(&scene.world, &scene.upstream, "echo").await
+            && !allowed(&scene.world, &scene.upstream, "get-sum").await
+    );
     assert!(!scene.world.gateway.bound().contains_key(&port));
     drop(taken);
     eventually("it is bound", async || scene.world.gateway.bound().contains_key(&port)).await;
@@ -305,7 +314,10 @@ async fn a_certificate_that_cannot_be_used_closes_its_listener_alone() {
     {
         publish(tool, key);
         scene.acknowledged().await;
-        assert!(allowed(&scene.world, tool).await && !allowed(&scene.world, denied).await);
+        assert!(
+            allowed(&scene.world, &scene.upstream, tool).await
+                && !allowed(&scene.world, &scene.upstream, denied).await
+        );
         assert_eq!(is_open(), open);
     }
     assert_eq!(scene.controller.cache.counts().nacks, 0);
@@ -317,7 +329,7 @@ async fn it_serves_while_the_controller_is_away_and_comes_back_with_what_it_has(
     let (address, set) = (controller.address, controller.cache.set(GATEWAY).unwrap());
     controller.stop().await;
     eventually("it notices", async || metric(&world.gateway, "xds_connected").await == "0").await;
-    assert!(allowed(&world, "get-sum").await && is_ready(&world.gateway).await);
+    assert!(allowed(&world, &upstream, "get-sum").await && is_ready(&world.gateway).await);
 
     // The same configuration: nothing is sent.
     let cache = Cache::default();
@@ -326,7 +338,7 @@ async fn it_serves_while_the_controller_is_away_and_comes_back_with_what_it_has(
     eventually("it is back", async || controller.has_acknowledged(GATEWAY, 1)).await;
     assert_eq!(controller.cache.counts().resources, 0);
     controller.stop().await;
-    assert!(allowed(&world, "get-sum").await);
+    assert!(allowed(&world, &upstream, "get-sum").await);
 
     // Another one: what differs is sent.
     let cache = Cache::default();
@@ -334,7 +346,7 @@ async fn it_serves_while_the_controller_is_away_and_comes_back_with_what_it_has(
     let controller = Controller::start_at(address, &world.ca, &MEMBERS, cache).await;
     eventually("it is back", async || controller.has_acknowledged(GATEWAY, 1)).await;
     assert_eq!(controller.cache.counts().resources, 1);
-    assert!(allowed(&world, "echo").await);
+    assert!(allowed(&world, &upstream, "echo").await);
 }
 
 #[tokio::test]
@@ -390,7 +402,7 @@ async fn a_start_without_the_controller_begins_with_what_was_saved() {
     let second = gateway(dir.path(), &url, &[&flag]).await;
     assert!(is_ready(&second).await);
     let world = World { gateway: second, ca, dir, server_roots: None };
-    assert!(allowed(&world, "echo").await && !allowed(&world, "get-sum").await);
+    assert!(allowed(&world, &upstream, "echo").await && !allowed(&world, &upstream, "get-sum").await);
     // The controller has nothing to add.
     let cache = Cache::default();
     cache.publish(GATEWAY, set);
@@ -421,7 +433,7 @@ async fn a_new_identity_is_presented_at_once() {
     assert_eq!(scene.controller.cache.counts().resources, before.resources);
     scene.publish("echo");
     scene.acknowledged().await;
-    assert!(allowed(&scene.world, "echo").await);
+    assert!(allowed(&scene.world, &scene.upstream, "echo").await);
     // A configuration that is wrong does not keep a certificate from being replaced.
     let mut bad = ResourceSet::clone(&scene.controller.cache.set(GATEWAY).unwrap());
     bad.types.get_mut(native::OBJECT).unwrap().insert("not/An/object/here".into(), Resource::new("{}"));
@@ -429,7 +441,7 @@ async fn a_new_identity_is_presented_at_once() {
     eventually("it is refused", async || scene.controller.cache.counts().nacks > 0).await;
     write_identity(&scene.world.dir.path().join("identity"), &scene.world.ca, PROXY);
     eventually("it connects anew", async || scene.controller.cache.counts().streams >= 3).await;
-    assert!(allowed(&scene.world, "echo").await);
+    assert!(allowed(&scene.world, &scene.upstream, "echo").await);
 }
 
 const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#;
